@@ -1,0 +1,69 @@
+# Every task of this repository. CI calls the same targets: .ci/run is `make test`.
+# An older Go on the machine fetches this toolchain by itself (Go 1.21 and later).
+export GOTOOLCHAIN := go1.27.4
+
+FUZZTIME ?= 60s
+BENCHARGS ?=
+PKGS ?= ./...
+
+TOOL := go tool -modfile=tools/go.mod
+LINT_VERSION := $(shell awk '$$1 == "github.com/golangci/golangci-lint/v2" {print $$2}' tools/go.mod)
+LINT := bin/tools/golangci-lint-$(LINT_VERSION)-$(GOTOOLCHAIN)
+MODULES := . test bench
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-long test-tools race lint layers fuzz bench vuln docs fmt clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+run: ## the checkpoint in development mode: state in ./sekisho-data, curl lines to paste
+	go run ./cmd/sekisho serve --dev
+
+build: ## bin/sekisho
+	go build -trimpath -o bin/sekisho ./cmd/sekisho
+
+test: test-tools ## every test of every module; installs what the tests need from Debian
+	@scripts/each-module "go test" $(MODULES)
+
+test-long: export SEKISHO_LONG = 1
+test-long: test-tools ## the same with the long scenarios (SEKISHO_LONG=1)
+	@scripts/each-module "go test -count=1 -timeout 90m" $(MODULES)
+
+test-tools: ## the Debian packages that the tests call (openssl, curl, nginx, ...)
+	@scripts/install-test-tools
+
+race: test-tools ## every test of the product under the race detector
+	go test -race -timeout 30m $(PKGS)
+
+lint: $(LINT) ## golangci-lint as .golangci.yml says, and go vet where it does not look
+	$(LINT) run $(PKGS)
+	cd test && go vet ./...
+	cd bench && go vet ./...
+
+# Half a minute to a few minutes on two cores, once a version.
+$(LINT): tools/go.mod
+	@mkdir -p $(@D)
+	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+layers: ## who may import whom (layers_test.go), and the size budget (size_test.go)
+	go test -count=1 -v -run 'TestLayers|TestIdentity|TestInvariants|TestSizeBudget' .
+
+fuzz: ## each fuzz target for FUZZTIME (default 60s)
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz
+
+bench: build ## sekisho beside nginx, Caddy and a bare Go proxy; BENCHARGS='-only full13 -runs 1'
+	cd bench && go run ./cmd/bench $(BENCHARGS)
+
+vuln: ## known vulnerabilities in what the product reaches
+	@scripts/vuln
+
+docs: ## the tests that execute README.md and docs/
+	go test -count=1 -run 'README|Docs|Walkthrough' $(PKGS)
+	cd test && go test -count=1 -run 'README|Docs|Walkthrough' ./...
+
+fmt: ## gofumpt over every module, go mod tidy where it is safe
+	$(TOOL) gofumpt -w cmd internal test bench *.go
+
+clean: ## removes bin/; ./sekisho-data is yours and stays
+	rm -rf bin

@@ -1,0 +1,148 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math/big"
+	"time"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/pkix"
+)
+
+// Errors of the ledger, to branch on.
+var (
+	// ErrNotFound: no such certificate or CA.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the object was not in a state from which this step is possible.
+	ErrConflict = errors.New("conflict")
+	// ErrSerialTaken: the issuer has a certificate with that serial already.
+	ErrSerialTaken = errors.New("serial already used by this issuer")
+	// ErrKeyBlocked: the public key was revoked for keyCompromise and is never certified again.
+	ErrKeyBlocked = errors.New("public key is blocked after a key compromise")
+)
+
+// Status is the state of an issued certificate in the ledger.
+type Status string
+
+// The states. A certificate on hold is Revoked with reason certificateHold. Expiry is no state: it follows from notAfter.
+const (
+	Active  Status = "active"
+	Revoked Status = "revoked"
+)
+
+// Certificate is a row of the ledger: one certificate that one of our CAs signed.
+type Certificate struct {
+	ID          string // UUID
+	ZoneID      string // 32 lower hex; empty for certificates of the house itself (server, OCSP signer)
+	CAID        string // the issuing CA's record
+	Profile     string // client, server, ocsp
+	IssuerKey   pkix.KeyID
+	Serial      pkix.Serial
+	Shard       int // CRL shard, fixed at issue time and named in the certificate's CRL distribution point
+	DER         []byte
+	CSR         []byte // PEM as the applicant sent it; empty when we made the key
+	KeyHash     pkix.KeyID
+	CommonName  string
+	NotBefore   time.Time
+	NotAfter    time.Time
+	IssuedOn    time.Time
+	ValidDays   int
+	Status      Status
+	Reason      pkix.Reason // meaningful when revoked
+	RevokedAt   time.Time   // meaningful when revoked
+	CRLNumber   int64       // number of the CRL of the shard that tells of the last transition; 0 before any
+	Fingerprint pkix.Fingerprint
+}
+
+// CertID names the certificate as the edge and the revocation index do.
+func (c Certificate) CertID() pkix.CertID { return pkix.CertID{Issuer: c.IssuerKey, Serial: c.Serial} }
+
+// OnHold reports whether the certificate is revoked in the one way that can be undone.
+func (c Certificate) OnHold() bool { return c.Status == Revoked && c.Reason == pkix.CertificateHold }
+
+// Record of a CA: its certificate and where its key is.
+type CARecord struct {
+	ID        string // 32 lower hex
+	Name      string // "root", "issuing"
+	Parent    string // id of the issuing CA; empty for a root
+	KeyName   string // name in the keystore
+	DER       []byte
+	CreatedOn time.Time
+	Shards    int // how many CRL shards its certificates name; at least 1
+}
+
+// Filter selects certificates of the ledger. Zero fields do not filter.
+type Filter struct {
+	ZoneID      string
+	Status      Status
+	Profile     string
+	Serial      *pkix.Serial
+	Fingerprint *pkix.Fingerprint
+	CommonName  string // exact
+	Limit       int    // at most this many; 0 means 50, at most 1000
+	Offset      int
+}
+
+// Transition is one compare-and-swap step of a certificate's state.
+type Transition struct {
+	ID     string      // certificate id
+	ZoneID string      // when set, the certificate must belong to it, else ErrNotFound
+	To     Status      // Revoked or Active
+	Reason pkix.Reason // for Revoked
+	At     time.Time
+	Block  bool // also block the public key for good (keyCompromise)
+}
+
+// Ledger is the durable record of what our CAs signed and revoked. Every method that writes is durable (fsynced)
+// before it returns nil, writes entry to the audit log in the same transaction, and leaves nothing behind when it
+// returns an error. Implementations are safe for concurrent use.
+type Ledger interface {
+	// AddCA stores a new CA. It returns ErrConflict when a CA of that name exists.
+	AddCA(ctx context.Context, r CARecord, entry auditlog.Entry) error
+	// CAs returns all CAs, parents first.
+	CAs(ctx context.Context) ([]CARecord, error)
+
+	// RecordCertificate stores a certificate before it may leave the process. It returns ErrSerialTaken or ErrKeyBlocked.
+	RecordCertificate(ctx context.Context, c Certificate, entry auditlog.Entry) error
+	// Certificate returns one row, or ErrNotFound. zoneID, when set, must match.
+	Certificate(ctx context.Context, zoneID, id string) (Certificate, error)
+	// CertificateByID returns the row of an issuer's serial, or ErrNotFound.
+	CertificateByID(ctx context.Context, id pkix.CertID) (Certificate, error)
+	// Certificates returns the rows that match, newest first, and how many match in all.
+	Certificates(ctx context.Context, f Filter) (rows []Certificate, total int, err error)
+	// KeyBlocked reports whether a public key was blocked.
+	KeyBlocked(ctx context.Context, key pkix.KeyID) (bool, error)
+
+	// Apply performs a transition and returns the row after it. The CRL number of the row's (CA, shard) is raised by
+	// one in the same transaction and stored in the row. From Active to Revoked; from Revoked with certificateHold to
+	// Active, or to Revoked with another reason (final). Anything else is ErrConflict, with the row as it is.
+	Apply(ctx context.Context, t Transition, entry auditlog.Entry) (Certificate, error)
+
+	// Revoked yields every revoked certificate of a CA's shard that expired no earlier than since, in no order, from
+	// one consistent view, together with the CRL number of that view. caID "" means every CA (and number is 0); shard
+	// -1 means every shard. The error ends the sequence.
+	Revoked(ctx context.Context, caID string, shard int, since time.Time) (number int64, rows iter.Seq2[RevokedRow, error], err error)
+	// RaiseCRLNumber raises the CRL number of a shard by one, for a CRL that is renewed without a revocation.
+	RaiseCRLNumber(ctx context.Context, caID string, shard int) (int64, error)
+}
+
+// RevokedRow is the small part of a row that CRLs and the revocation index need.
+type RevokedRow struct {
+	ID       pkix.CertID
+	Reason   pkix.Reason
+	At       time.Time
+	NotAfter time.Time
+}
+
+// CRL is one published certificate revocation list.
+type CRL struct {
+	CAID       string
+	Shard      int
+	Number     *big.Int
+	DER        []byte
+	ThisUpdate time.Time
+	NextUpdate time.Time
+	ETag       string // quoted, for HTTP
+}

@@ -1,0 +1,60 @@
+// Package edge is the checkpoint: the TLS listener, session tickets, the table of live connections, the request
+// pipeline and the reverse proxy.
+//
+// A connection is let in by [site.Host] and [verify.Verifier] from memory alone, is entered in the live table once its
+// handshake proved the key, and is cut the moment its certificate is revoked, expires or loses its CA ([Server.Cut],
+// [Server.SnapshotChanged]). Every request checks again, which costs one atomic load when nothing changed.
+package edge
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"sekisho/internal/revocation"
+	"sekisho/internal/site"
+	"sekisho/internal/verify"
+)
+
+// Config is what an edge needs. Fields without a default must be set.
+type Config struct {
+	Snapshot   func() *site.Snapshot // the current one; called per connection and per request
+	Verifier   *verify.Verifier
+	Revocation *revocation.Index
+	Tickets    TicketStore      // where sealed ticket keys are kept; nil: in memory only
+	Seal       Sealer           // seals ticket keys for the store; nil when Tickets is nil
+	Logger     *slog.Logger     // events; nil: slog.Default()
+	AccessLog  *slog.Logger     // one line per request; nil: none
+	Now        func() time.Time // nil: time.Now
+	Limits     Limits
+}
+
+// Limits bound what clients may cost. Zero fields take the default given.
+type Limits struct {
+	HandshakeTimeout   time.Duration // 10 s
+	HeaderTimeout      time.Duration // 10 s, to read a request's headers
+	IdleTimeout        time.Duration // 120 s between requests
+	DrainTimeout       time.Duration // 10 s for requests in flight at shutdown
+	MaxHeaderBytes     int           // 64 KiB
+	HandshakesPerIP    int           // 256 in progress at once
+	MaxConnections     int           // 100,000
+	MaxConcurrentH2    uint32        // 250 streams a connection
+	MaxIdentityHeaders int           // 16 KiB of identity headers in all, then the fingerprint only
+}
+
+// TicketStore keeps sealed session ticket keys, one per epoch (an hour, counted from 1970-01-01T00:00Z), so that a
+// restart, or another node, resumes sessions. store implements it.
+type TicketStore interface {
+	// TicketKeys returns the sealed keys of the given epoch and later.
+	TicketKeys(ctx context.Context, from int64) (map[int64][]byte, error)
+	// AddTicketKey stores a sealed key durably if the epoch has none yet, and returns the one that is stored.
+	AddTicketKey(ctx context.Context, epoch int64, sealed []byte) ([]byte, error)
+	// DropTicketKeys deletes the keys before an epoch.
+	DropTicketKeys(ctx context.Context, before int64) error
+}
+
+// Sealer encrypts and authenticates small secrets for storage.
+type Sealer interface {
+	Seal(plaintext, context []byte) ([]byte, error)
+	Open(sealed, context []byte) ([]byte, error)
+}

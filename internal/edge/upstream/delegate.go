@@ -2,11 +2,13 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -26,17 +28,16 @@ func newDelegate(cfg *Config, o *origin, h2 bool) *http.Transport {
 	default:
 		protocols.SetHTTP1(true)
 	}
+	dial := func(cfg *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+		return func(ctx context.Context, _, _ string) (net.Conn, error) {
+			nc, _, err := o.dialNet(ctx, cfg)
+			return nc, err
+		}
+	}
 	return &http.Transport{
-		Proxy: nil, // the environment does not choose where requests go
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			nc, err := o.dialer.DialContext(ctx, o.target.network, o.target.addr)
-			if err != nil {
-				return nil, o.fail(ctx, OpDial, err)
-			}
-			return nc, nil
-		},
-		TLSClientConfig:        cfg.tlsConfig(o.target, protocol),
-		TLSHandshakeTimeout:    cfg.DialTimeout,
+		Proxy:                  nil, // the environment does not choose where requests go
+		DialContext:            dial(nil),
+		DialTLSContext:         dial(cfg.tlsConfig(o.target, protocol)),
 		Protocols:              protocols,
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    cfg.MaxIdlePerHost,
@@ -51,31 +52,54 @@ func newDelegate(cfg *Config, o *origin, h2 bool) *http.Transport {
 	}
 }
 
-// delegate sends req by net/http. reached reports that a connection was there,
-// so that another origin must not be tried.
-func (o *origin) delegate(tr *http.Transport, req *http.Request, h2 bool) (resp *http.Response, reached bool, err error) {
+// delegate sends req by net/http, to the next origin when one cannot be dialled
+// and the body was not touched.
+func (t *Transport) delegate(req *http.Request) (*http.Response, error) {
 	out := req.WithContext(req.Context())
-	out.URL = &url.URL{
-		Scheme: "http", Host: o.target.host, Opaque: req.URL.Opaque,
-		Path: req.URL.Path, RawPath: req.URL.RawPath, RawQuery: req.URL.RawQuery, ForceQuery: req.URL.ForceQuery,
-	}
-	if o.target.tls {
-		out.URL.Scheme = "https"
-	}
-	if o.target.network == "tcp" {
-		out.URL.Host = o.target.addr
-	}
 	if out.Host == "" {
 		out.Host = req.URL.Host
 	}
-	out.Header = delegateHeader(req.Header, h2)
-	resp, err = tr.RoundTrip(out)
-	if err != nil {
-		err = o.fail(req.Context(), OpRead, err)
-		return nil, err.(*Error).Op != OpDial, err
+	upgrade := len(req.Header["Upgrade"]) > 0
+	out.Header = delegateHeader(req.Header, !upgrade)
+	var held *heldBody
+	if req.Body != nil && req.Body != http.NoBody {
+		held = &heldBody{body: req.Body}
+		out.Body, out.GetBody = held, nil
 	}
-	resp.Request = req
-	return resp, true, nil
+	resp, err := t.failover(req, func(o *origin) (*http.Response, error) {
+		tr := o.h2
+		if upgrade {
+			tr = o.upgrade
+		}
+		out.URL = o.urlFor(req.URL)
+		resp, err := tr.RoundTrip(out)
+		if err != nil {
+			e := o.fail(req.Context(), OpRead, err)
+			e.unreached = e.unreached && (held == nil || !held.touched.Load())
+			return nil, e
+		}
+		resp.Request = req
+		return resp, nil
+	})
+	if held != nil {
+		held.settle()
+	}
+	return resp, err
+}
+
+// urlFor returns u with the origin's scheme and address.
+func (o *origin) urlFor(u *url.URL) *url.URL {
+	out := &url.URL{
+		Scheme: "http", Host: o.target.host, Opaque: u.Opaque,
+		Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery,
+	}
+	if o.target.tls {
+		out.Scheme = "https"
+	}
+	if o.target.network == "tcp" {
+		out.Host = o.target.addr
+	}
+	return out
 }
 
 // delegateHeader returns a copy of h without the framing fields in any
@@ -117,6 +141,10 @@ func isFraming(k string) bool {
 type heldBody struct {
 	body    io.ReadCloser
 	touched atomic.Bool
+
+	mu      sync.Mutex
+	settled bool // no other attempt follows
+	closed  bool // an attempt has closed it
 }
 
 func (h *heldBody) Read(p []byte) (int, error) {
@@ -124,11 +152,25 @@ func (h *heldBody) Read(p []byte) (int, error) {
 	return h.body.Read(p)
 }
 
-// Close closes a body that was read from; an untouched one is closed by the
-// Transport when it gives up.
+// Close closes a body that was read from, or that no other attempt will read.
 func (h *heldBody) Close() error {
-	if h.touched.Load() {
-		return h.body.Close()
+	h.mu.Lock()
+	h.closed = true
+	hold := !h.settled && !h.touched.Load()
+	h.mu.Unlock()
+	if hold {
+		return nil
 	}
-	return nil
+	return h.body.Close()
+}
+
+// settle ends the holding; what an attempt has closed is closed now.
+func (h *heldBody) settle() {
+	h.mu.Lock()
+	h.settled = true
+	closed := h.closed
+	h.mu.Unlock()
+	if closed && !h.touched.Load() {
+		h.body.Close()
+	}
 }

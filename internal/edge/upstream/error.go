@@ -30,6 +30,8 @@ type Error struct {
 	Op   string // one of the Op constants
 	Addr string // the origin as configured, such as http://127.0.0.1:9000
 	Err  error  // the cause
+
+	unreached bool // no connection: another origin may be tried
 }
 
 // Error returns "origin ADDR: OP: CAUSE".
@@ -60,15 +62,15 @@ func isTimeout(err error) bool {
 
 // fail wraps err with the stage op, unless it already is an *Error. The end of
 // ctx explains every error that follows from it.
-func (o *origin) fail(ctx context.Context, op string, err error) error {
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
+func (o *origin) fail(ctx context.Context, op string, err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	if op != OpBody && isTimeout(err) {
 		op = OpTimeout
 	}
-	return &Error{Op: op, Addr: o.name, Err: err}
+	return &Error{Op: op, Addr: o.target.name, Err: err}
 }

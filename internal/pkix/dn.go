@@ -163,7 +163,11 @@ func DNLegacy(rawName []byte) string {
 		}
 		b.WriteString(a.attr.name())
 		b.WriteByte('=')
-		for _, c := range a.value {
+		value := a.value
+		if a.tag == asn1.BIT_STRING && len(value) > 0 {
+			value = value[1:] // OpenSSL keeps the count of unused bits elsewhere
+		}
+		for _, c := range value {
 			switch {
 			case c < 0x20 || c > 0x7e:
 				fmt.Fprintf(&b, `\x%02X`, c)

@@ -236,14 +236,19 @@ func unescape(rest string) (octet byte, n int, ok bool) {
 }
 
 // hexValue reads #hex, the DER of the value. Values of string types obey the
-// same rules as plain text.
+// same rules as plain text. A # with nothing after it is itself the value, for
+// so OpenSSL prints it.
 func (p *dnParser) hexValue(attr attribute) (dnValue, error) {
 	text := p.text[p.pos+1:]
 	if i := strings.IndexAny(text, ",+"); i >= 0 {
 		text = text[:i]
 	}
 	p.pos += 1 + len(text)
-	der, err := hex.DecodeString(strings.TrimRight(text, " "))
+	text = strings.TrimRight(text, " ")
+	if text == "" {
+		return checkedValue(attr, "#")
+	}
+	der, err := hex.DecodeString(text)
 	if err != nil {
 		return dnValue{}, fmt.Errorf("%s: the value after # is not hexadecimal (write \\# for a plain #)", attr.name())
 	}

@@ -195,7 +195,7 @@ func readOCSPExtensions(exts cryptobyte.String, whole bool) ([]byte, error) {
 		var critical bool
 		var value []byte
 		if !list.ReadASN1(&ext, cbasn1.SEQUENCE) || !ext.ReadASN1ObjectIdentifier(&oid) ||
-			!ext.ReadOptionalASN1Boolean(&critical, cbasn1.BOOLEAN, false) ||
+			ext.PeekASN1Tag(cbasn1.BOOLEAN) && !ext.ReadASN1Boolean(&critical) ||
 			!ext.ReadASN1Bytes(&value, cbasn1.OCTET_STRING) || !ext.Empty() {
 			return nil, fmt.Errorf("%w: an extension cannot be read", ErrOCSPMalformed)
 		}

@@ -48,3 +48,13 @@ func wantError(t *testing.T, err error, texts ...string) {
 		}
 	}
 }
+
+// readFile is a file that openssl has made in dir.
+func readFile(t *testing.T, dir, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

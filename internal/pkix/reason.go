@@ -66,9 +66,10 @@ func (r Reason) Known() bool { return r >= 0 && r <= AACompromise && r != 7 }
 // ParseReason reads a name in any case, with or without dashes and
 // underscores (key-compromise, KEY_COMPROMISE), or a number.
 func ParseReason(text string) (Reason, error) {
-	plain := strings.NewReplacer("-", "", "_", "", " ", "").Replace(strings.TrimSpace(text))
+	trimmed := strings.TrimSpace(text)
+	plain := strings.NewReplacer("-", "", "_", "").Replace(trimmed)
 	for _, r := range Reasons() {
-		if strings.EqualFold(plain, r.String()) || plain == strconv.Itoa(int(r)) {
+		if strings.EqualFold(plain, r.String()) || trimmed == strconv.Itoa(int(r)) {
 			return r, nil
 		}
 	}

@@ -1,0 +1,251 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sekisho/internal/ca/lint"
+	"sekisho/internal/pkix"
+)
+
+// Names of the CA records.
+const (
+	rootName    = "root"
+	issuingName = "issuing"
+)
+
+// Keys makes and finds the private keys of the CAs. A key that Create returned is durable.
+type Keys interface {
+	// Create makes a key under a name that is not taken.
+	Create(name string, t pkix.KeyType) (crypto.Signer, error)
+	// Signer finds a key by its name.
+	Signer(name string) (crypto.Signer, error)
+}
+
+// Config is what an Authority needs. Zero fields have the default said beside them.
+type Config struct {
+	Ledger Ledger
+	Keys   Keys
+	// PKIURL is where the responder listens, as relying parties see it: http://127.0.0.1:8441. It goes into
+	// certificates for good.
+	PKIURL string
+	// OnChange is told of every revocation, hold and reactivation after it is durable and before the caller of Revoke,
+	// Hold or Reactivate has its answer. Calls for one certificate come one after another, in the order of the ledger.
+	// nil: nobody.
+	OnChange func(Certificate)
+	Logger   *slog.Logger     // nil: slog.Default()
+	Now      func() time.Time // nil: time.Now
+
+	CRLLifetime     time.Duration // nextUpdate after thisUpdate; 24 h
+	CRLOverlap      time.Duration // a CRL is renewed this long before nextUpdate; half of CRLLifetime
+	OCSPLifetime    time.Duration // nextUpdate after thisUpdate; 1 h
+	RootLifetime    time.Duration // 25 years
+	IssuingLifetime time.Duration // 20 years, never beyond the root's
+}
+
+const (
+	day  = 24 * time.Hour
+	year = 365 * day
+)
+
+// withDefaults fills the zero fields and refuses contradictions.
+func (c Config) withDefaults() (Config, error) {
+	if c.Ledger == nil || c.Keys == nil {
+		return c, errors.New("certificate authority: it needs a ledger and keys")
+	}
+	u, err := url.Parse(c.PKIURL)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.RawQuery != "" || u.Fragment != "" {
+		return c, fmt.Errorf("certificate authority: the PKI URL %q is not http://HOST:PORT", c.PKIURL)
+	}
+	c.PKIURL = strings.TrimRight(c.PKIURL, "/")
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	for _, d := range []struct {
+		field    *time.Duration
+		fallback time.Duration
+	}{
+		{&c.CRLLifetime, day}, {&c.OCSPLifetime, time.Hour}, {&c.RootLifetime, 25 * year}, {&c.IssuingLifetime, 20 * year},
+	} {
+		if *d.field == 0 {
+			*d.field = d.fallback
+		}
+		if *d.field < time.Minute {
+			return c, fmt.Errorf("certificate authority: the lifetime %v is shorter than a minute", *d.field)
+		}
+	}
+	if c.CRLOverlap == 0 {
+		c.CRLOverlap = c.CRLLifetime / 2
+	}
+	if c.CRLOverlap < 0 || c.CRLOverlap >= c.CRLLifetime {
+		return c, fmt.Errorf("certificate authority: the CRL overlap %v is not between 0 and the lifetime %v", c.CRLOverlap, c.CRLLifetime)
+	}
+	return c, nil
+}
+
+// Authority is our own CA: a root, an issuing CA below it, and everything they signed. It is safe for concurrent use.
+type Authority struct {
+	cfg    Config
+	linter *lint.Linter
+
+	initMu sync.Mutex // one Init at a time
+	cas    atomic.Pointer[hierarchy]
+
+	states    [64]sync.Mutex // held over a certificate's transition and its OnChange, by the certificate's id
+	publisher publisher
+	ocsp      ocspResponder
+	counters  counters
+}
+
+// hierarchy is the CAs there are; it is replaced, never changed.
+type hierarchy struct {
+	root    *authorityCA // nil: none yet
+	issuing *authorityCA
+}
+
+// authorityCA is a CA with its key.
+type authorityCA struct {
+	record    CARecord
+	cert      *x509.Certificate
+	signer    crypto.Signer
+	key       pkix.KeyID
+	algorithm []byte // AlgorithmIdentifier of what it signs
+	hashes    issuerHashes
+}
+
+// Open loads the CAs that the ledger has; that there are none yet is fine, see [Authority.Ready]. A CA whose key cannot
+// be had is an error that names the key.
+func Open(ctx context.Context, cfg Config) (*Authority, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	linter, err := lint.New()
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{cfg: cfg, linter: linter}
+	a.publisher.init(a)
+	a.ocsp.init(a)
+	if err := a.load(ctx); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// load reads the CAs from the ledger.
+func (a *Authority) load(ctx context.Context) error {
+	records, err := a.cfg.Ledger.CAs(ctx)
+	if err != nil {
+		return fmt.Errorf("read the certificate authorities: %w", err)
+	}
+	var h hierarchy
+	for _, r := range records {
+		signer, err := a.cfg.Keys.Signer(r.KeyName)
+		if err != nil {
+			return fmt.Errorf("key %s of the %s CA: %w", r.KeyName, r.Name, err)
+		}
+		loaded, err := newCA(r, signer)
+		if err != nil {
+			return fmt.Errorf("%s CA: %w", r.Name, err)
+		}
+		switch r.Name {
+		case rootName:
+			h.root = loaded
+		case issuingName:
+			h.issuing = loaded
+		}
+	}
+	a.cas.Store(&h)
+	return nil
+}
+
+// newCA joins a CA's record and its key.
+func newCA(r CARecord, signer crypto.Signer) (*authorityCA, error) {
+	cert, err := x509.ParseCertificate(r.DER)
+	if err != nil {
+		return nil, err
+	}
+	if pub, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(cert.PublicKey) {
+		return nil, fmt.Errorf("key %s is not the key of the certificate", r.KeyName)
+	}
+	algorithm, err := algorithmOf(signer)
+	if err != nil {
+		return nil, err
+	}
+	r.Shards = max(r.Shards, 1)
+	return &authorityCA{
+		record: r, cert: cert, signer: signer, key: pkix.KeyIDOf(cert), algorithm: algorithm, hashes: hashIssuer(cert),
+	}, nil
+}
+
+// Ready reports whether certificates can be issued.
+func (a *Authority) Ready() bool { return a.cas.Load().issuing != nil }
+
+// Root is the root's certificate; nil when there is none yet.
+func (a *Authority) Root() *x509.Certificate {
+	if h := a.cas.Load(); h.root != nil {
+		return h.root.cert
+	}
+	return nil
+}
+
+// Issuing is the certificate of the CA that issues; nil when there is none yet.
+func (a *Authority) Issuing() *x509.Certificate {
+	if h := a.cas.Load(); h.issuing != nil {
+		return h.issuing.cert
+	}
+	return nil
+}
+
+// IssuerChain is what goes behind a leaf in a TLS handshake or a PEM file: the issuing CA. The root is left out, whoever
+// verifies has it. It is empty when there is no CA yet.
+func (a *Authority) IssuerChain() []*x509.Certificate {
+	if cert := a.Issuing(); cert != nil {
+		return []*x509.Certificate{cert}
+	}
+	return nil
+}
+
+// CAs returns the records of all CAs, parents first.
+func (a *Authority) CAs(ctx context.Context) ([]CARecord, error) { return a.cfg.Ledger.CAs(ctx) }
+
+// all lists the loaded CAs, parents first.
+func (h *hierarchy) all() []*authorityCA {
+	return slices.DeleteFunc([]*authorityCA{h.root, h.issuing}, func(c *authorityCA) bool { return c == nil })
+}
+
+// ca finds a CA by its id.
+func (a *Authority) ca(id string) (*authorityCA, error) {
+	for _, c := range a.cas.Load().all() {
+		if c.record.ID == id {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("certificate authority %.40q: %w", id, ErrNotFound)
+}
+
+// CRLURL is where the CRL of a CA's shard is published.
+func (a *Authority) CRLURL(caID string, shard int) string {
+	return a.cfg.PKIURL + "/crl/" + caID + "/" + strconv.Itoa(shard) + ".crl"
+}
+
+// OCSPURL is where OCSP requests go.
+func (a *Authority) OCSPURL() string { return a.cfg.PKIURL + "/ocsp" }
+
+// CAURL is where a CA's own certificate is published.
+func (a *Authority) CAURL(caID string) string { return a.cfg.PKIURL + "/ca/" + caID + ".cer" }

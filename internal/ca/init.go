@@ -1,0 +1,194 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/pkix"
+)
+
+// InitRequest is how the CAs are made. Zero fields have the default said beside them.
+type InitRequest struct {
+	KeyType        pkix.KeyType // of both CAs; ecdsa-p256
+	RootSubject    string       // RFC 4514 or /C=.. form; "CN=sekisho Root CA"
+	IssuingSubject string       // "CN=sekisho Issuing CA"
+}
+
+// Init makes the root and the issuing CA. When both exist it is ErrConflict. When only the root does, because a crash
+// came between the two, it makes the issuing CA below that root.
+func (a *Authority) Init(ctx context.Context, actor string, req InitRequest) error {
+	a.initMu.Lock()
+	defer a.initMu.Unlock()
+	if err := a.load(ctx); err != nil {
+		return err
+	}
+	if a.Ready() {
+		return fmt.Errorf("the certificate authority %s exists already: %w", pkix.DNString(a.Issuing().RawSubject), ErrConflict)
+	}
+	keyType, err := pkix.ParseKeyType(string(req.KeyType))
+	if err != nil {
+		return invalid("key_type", "%v", err)
+	}
+	for _, step := range []caPlan{
+		{name: rootName, subject: req.RootSubject, fallback: "CN=sekisho Root CA", lifetime: a.cfg.RootLifetime},
+		{name: issuingName, subject: req.IssuingSubject, fallback: "CN=sekisho Issuing CA", lifetime: a.cfg.IssuingLifetime},
+	} {
+		parent := a.cas.Load().root
+		if step.name == rootName && parent != nil {
+			continue
+		}
+		if err := a.createCA(ctx, actor, keyType, step); err != nil {
+			return err
+		}
+		if err := a.load(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// caPlan is one CA to be made.
+type caPlan struct {
+	name              string
+	subject, fallback string
+	lifetime          time.Duration
+}
+
+// createCA makes a key, signs the certificate and records it. The name of the key is new each time, so that a key left
+// behind by a crash is never taken for another's.
+func (a *Authority) createCA(ctx context.Context, actor string, keyType pkix.KeyType, plan caPlan) error {
+	text := plan.subject
+	if text == "" {
+		text = plan.fallback
+	}
+	subject, err := pkix.ParseDN(text)
+	if err != nil {
+		return invalid("subject", "%s CA: %v", plan.name, err)
+	}
+	if isEmptyName(subject) { // RFC 5280, Section 4.1.2.4: an issuer has a name
+		return invalid("subject", "%s CA: a CA needs a name", plan.name)
+	}
+	id := newID()
+	record := CARecord{ID: id, Name: plan.name, KeyName: "ca-" + plan.name + "-" + id[:8], CreatedOn: a.now(), Shards: 1}
+	signer, err := a.cfg.Keys.Create(record.KeyName, keyType)
+	if err != nil {
+		return fmt.Errorf("make the key of the %s CA: %w", plan.name, err)
+	}
+	parent := a.cas.Load().root
+	if plan.name == rootName {
+		parent = nil
+	}
+	cert, err := a.signCA(parent, subject, signer, plan)
+	if err != nil {
+		return fmt.Errorf("%s CA: %w", plan.name, err)
+	}
+	if parent != nil {
+		record.Parent = parent.record.ID
+	}
+	record.DER = cert.Raw
+	entry := a.entry(actor, "ca.create", id, map[string]string{
+		"name": plan.name, "subject": pkix.DNString(subject), "key_type": string(keyType),
+		"fingerprint": pkix.FingerprintOf(cert.Raw).String(),
+	})
+	if err := a.cfg.Ledger.AddCA(ctx, record, entry); err != nil {
+		return fmt.Errorf("record the %s CA: %w", plan.name, err)
+	}
+	a.cfg.Logger.InfoContext(ctx, "certificate authority created", "name", plan.name, "id", id,
+		"subject", pkix.DNString(subject), "key_type", string(keyType), "not_after", cert.NotAfter)
+	return nil
+}
+
+// signCA makes a CA's certificate; parent nil is a root. The issuing CA may sign end-entity certificates only.
+func (a *Authority) signCA(parent *authorityCA, subject []byte, signer crypto.Signer, plan caPlan) (*x509.Certificate, error) {
+	spki, err := x509.MarshalPKIXPublicKey(signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	ski, err := pkix.NewSKI(signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	notBefore := a.notBefore()
+	t := tbsCertificate{
+		serial: newSerial(), subject: subject, issuer: subject, spki: spki,
+		notBefore: notBefore, notAfter: notBefore.Add(plan.lifetime),
+	}
+	pathLen, aki := -1, ski
+	issuerKey, issuerCert := signer, (*x509.Certificate)(nil)
+	if parent == nil {
+		if t.algorithm, err = algorithmOf(signer); err != nil {
+			return nil, err
+		}
+	} else {
+		pathLen, aki = 0, pkix.SKI(parent.cert)
+		issuerKey, issuerCert = parent.signer, parent.cert
+		t.issuer, t.algorithm = parent.cert.RawSubject, parent.algorithm
+		t.notBefore = later(notBefore, parent.cert.NotBefore)
+		if t.notAfter.After(parent.cert.NotAfter) {
+			t.notAfter = parent.cert.NotAfter
+		}
+	}
+	t.extensions = []extension{
+		basicConstraints(true, pathLen), keyUsageExtension(keyCertSign | cRLSign), subjectKeyID(ski), authorityKeyID(aki),
+	}
+	if parent != nil {
+		t.extensions = append(t.extensions, a.pointers(parent, 0)...)
+	}
+	tbs, err := t.marshal()
+	if err != nil {
+		return nil, err
+	}
+	linted, err := a.linter.Check(tbs, t.algorithm)
+	if err != nil {
+		return nil, lintError("subject", err)
+	}
+	return sign(linted, issuerKey, issuerCert)
+}
+
+// pointers are the extensions that say where revocation is published.
+func (a *Authority) pointers(issuer *authorityCA, shard int) []extension {
+	return []extension{
+		crlDistributionPoint(a.CRLURL(issuer.record.ID, shard)),
+		authorityInfoAccess(a.OCSPURL(), a.CAURL(issuer.record.ID)),
+	}
+}
+
+// now is the time in UTC, in whole seconds as certificates have it.
+func (a *Authority) now() time.Time { return a.cfg.Now().UTC().Truncate(time.Second) }
+
+// notBefore is five minutes ago in a whole minute: clocks of clients lag.
+func (a *Authority) notBefore() time.Time { return a.now().Add(-5 * time.Minute).Truncate(time.Minute) }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// newID is 32 lower hex digits.
+func newID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
+// newUUID is a random UUID (RFC 9562, Section 5.4).
+func newUUID() string {
+	var u [16]byte
+	_, _ = rand.Read(u[:]) // never fails
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
+// entry is an audit record of something done.
+func (a *Authority) entry(actor, action, object string, detail map[string]string) auditlog.Entry {
+	return auditlog.Entry{At: a.now(), Actor: actor, Action: action, Object: object, Outcome: "done", Detail: detail}
+}

@@ -1,0 +1,98 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"strings"
+)
+
+// keyUsage is the KeyUsage bits, numbered as RFC 5280, Section 4.2.1.3 does.
+type keyUsage uint16
+
+const (
+	digitalSignature keyUsage = 1 << iota
+	nonRepudiation
+	keyEncipherment
+	dataEncipherment
+	keyAgreement
+	keyCertSign
+	cRLSign
+	encipherOnly
+	decipherOnly
+)
+
+// String names the bits.
+func (u keyUsage) String() string {
+	names := []string{
+		"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement",
+		"keyCertSign", "cRLSign", "encipherOnly", "decipherOnly",
+	}
+	var set []string
+	for i, name := range names {
+		if u&(1<<i) != 0 {
+			set = append(set, name)
+		}
+	}
+	return strings.Join(set, ", ")
+}
+
+// Names of the profiles that may be asked for.
+const (
+	ProfileClient = "client"
+	ProfileServer = "server"
+	profileOCSP   = "ocsp" // for our own OCSP signers only
+)
+
+// profile is what kind of end-entity certificate is made. It is a value; [profileFor] makes the ones there are.
+type profile struct {
+	name      string
+	usage     x509.ExtKeyUsage
+	maxDays   int  // longest life
+	needsName bool // at least one subject alternative name
+	hoistCN   bool // a common name that is a host name becomes a subject alternative name
+	noCheck   bool // id-pkix-ocsp-nocheck instead of revocation pointers
+}
+
+// profileFor finds a profile by name; only public ones are found.
+func profileFor(name string) (profile, error) {
+	switch name {
+	case ProfileClient:
+		// Cloudflare's own bound for managed client certificates: 15 years.
+		return profile{name: name, usage: x509.ExtKeyUsageClientAuth, maxDays: 5475}, nil
+	case ProfileServer:
+		// The longest that Apple's systems take from a private root (support.apple.com/103214): 825 days.
+		return profile{name: name, usage: x509.ExtKeyUsageServerAuth, maxDays: 825, needsName: true, hoistCN: true}, nil
+	}
+	return profile{}, invalid("profile", "unknown profile %.40q; known are client and server", name)
+}
+
+// keyUsage is what the certificate's key may do. Key transport is RSA's alone: RFC 8813, Section 3 for ECDSA, RFC 8410,
+// Section 5 for Ed25519, RFC 9881, Section 5 for ML-DSA.
+func (p profile) keyUsage(pub crypto.PublicKey) keyUsage {
+	if _, isRSA := pub.(*rsa.PublicKey); isRSA && !p.noCheck {
+		return digitalSignature | keyEncipherment
+	}
+	return digitalSignature
+}
+
+// usageName is the extended key usage's name in RFC 5280.
+func usageName(u x509.ExtKeyUsage) string {
+	switch u {
+	case x509.ExtKeyUsageClientAuth:
+		return "clientAuth"
+	case x509.ExtKeyUsageServerAuth:
+		return "serverAuth"
+	case x509.ExtKeyUsageOCSPSigning:
+		return "OCSPSigning"
+	case x509.ExtKeyUsageAny:
+		return "anyExtendedKeyUsage"
+	case x509.ExtKeyUsageCodeSigning:
+		return "codeSigning"
+	case x509.ExtKeyUsageEmailProtection:
+		return "emailProtection"
+	case x509.ExtKeyUsageTimeStamping:
+		return "timeStamping"
+	}
+	return "another usage"
+}

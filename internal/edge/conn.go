@@ -27,15 +27,16 @@ type conn struct {
 	current  atomic.Pointer[standing] // replaced by check, read by anyone
 	inflight atomic.Int32             // requests being served
 	cut      atomic.Bool              // set once, before the connection is closed by decision
+	warned   atomic.Bool              // that the identity headers are too large was logged
 	closers  closers                  // WebSocket and other hijacked streams to end gracefully when cut
 }
 
 // standing is an identity as it was judged at some epoch and snapshot.
 type standing struct {
 	identity identity.Identity
-	epoch    uint64         // of the revocation index when judged
-	snapshot *site.Snapshot // current when judged
-	headers  *identityHeaders // what the upstream is told; made once per standing by the pipeline, nil before
+	epoch    uint64                          // of the revocation index when judged
+	snapshot *site.Snapshot                  // current when judged
+	headers  atomic.Pointer[identityHeaders] // what the upstream is told; made by the first request that needs it
 }
 
 type connKey struct{}

@@ -1,0 +1,178 @@
+// Package responder publishes over plain HTTP what the CA says in public: CRLs, OCSP answers and the CAs' certificates.
+//
+//	GET  /crl/{ca}/{shard}.crl   the CRL that certificates name, DER
+//	GET  /crl/{ca}.crl           the same for shard 0
+//	GET  /ca/{ca}.cer            a CA's certificate, DER
+//	GET  /ca.pem                 the root, PEM
+//	POST /ocsp                   an OCSPRequest, DER
+//	GET  /ocsp/{request}         the same in base64
+//
+// Nothing here is secret and nothing changes state, so there is no authentication. It refuses requests over 64 KiB,
+// and it never lets an HTTP cache hold an answer beyond [Config.MaxAge]: a revocation must show within a second.
+//
+//	http.ListenAndServe("127.0.0.1:8441", responder.New(responder.Config{Authority: authority}))
+package responder
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+// Config is what the responder needs.
+type Config struct {
+	Authority *ca.Authority
+	Logger    *slog.Logger // nil: slog.Default()
+	// MaxAge is how long an HTTP cache may hold CRLs and OCSP answers without asking again. 0, the default: not at all;
+	// a cache asks each time and gets 304 Not Modified while nothing changed.
+	MaxAge time.Duration
+	Now    func() time.Time // nil: time.Now
+}
+
+// New makes the handler.
+func New(cfg Config) http.Handler {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	r := &responder{cfg}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /crl/{ca}/{file}", r.crl)
+	mux.HandleFunc("GET /crl/{file}", r.crl)
+	mux.HandleFunc("GET /ca/{file}", r.issuer)
+	mux.HandleFunc("GET /ca.pem", r.root)
+	return r.withOCSP(mux)
+}
+
+type responder struct {
+	cfg Config
+}
+
+// withOCSP takes OCSP requests out before the mux sees them: it would redirect a path with // in it, which base64 has.
+func (r *responder) withOCSP(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if path := req.URL.EscapedPath(); path == "/ocsp" || strings.HasPrefix(path, "/ocsp/") {
+			r.ocsp(w, req)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
+// crl serves /crl/{ca}/{shard}.crl and /crl/{ca}.crl.
+func (r *responder) crl(w http.ResponseWriter, req *http.Request) {
+	name, isCRL := strings.CutSuffix(req.PathValue("file"), ".crl")
+	id, shardText := req.PathValue("ca"), name
+	if id == "" {
+		id, shardText = name, "0"
+	}
+	shard, err := strconv.Atoi(shardText)
+	if !isCRL || err != nil || strconv.Itoa(shard) != shardText {
+		http.NotFound(w, req)
+		return
+	}
+	crl, err := r.cfg.Authority.CRL(req.Context(), id, shard)
+	if err != nil {
+		r.fail(w, req, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/pkix-crl")
+	h.Set("ETag", crl.ETag)
+	h.Set("Cache-Control", r.cacheControl(crl.NextUpdate))
+	serve(w, req, crl.DER, crl.ThisUpdate)
+}
+
+// issuer serves /ca/{ca}.cer, where certificates' authority information access points.
+func (r *responder) issuer(w http.ResponseWriter, req *http.Request) {
+	id, isCert := strings.CutSuffix(req.PathValue("file"), ".cer")
+	records, err := r.cfg.Authority.CAs(req.Context())
+	if err != nil {
+		r.fail(w, req, err)
+		return
+	}
+	for _, record := range records {
+		if isCert && record.ID == id {
+			w.Header().Set("Content-Type", "application/pkix-cert")
+			w.Header().Set("ETag", `"`+pkix.FingerprintOf(record.DER).String()+`"`)
+			w.Header().Set("Cache-Control", "public, max-age=86400") // a CA's certificate never changes under its id
+			serve(w, req, record.DER, record.CreatedOn)
+			return
+		}
+	}
+	http.NotFound(w, req)
+}
+
+// root serves /ca.pem, what a client trusts.
+func (r *responder) root(w http.ResponseWriter, req *http.Request) {
+	root := r.cfg.Authority.Root()
+	if root == nil {
+		r.fail(w, req, ca.ErrNotReady)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-pem-file")
+	w.Header().Set("ETag", `"`+pkix.FingerprintOf(root.Raw).String()+`"`)
+	w.Header().Set("Cache-Control", "no-cache")
+	serve(w, req, pkix.EncodeCertificate(root.Raw), root.NotBefore)
+}
+
+// serve writes a body with its length, or 304 where the client has it (RFC 9110, Section 13). The ETag is set before;
+// Last-Modified has whole seconds, in which a CRL can change twice, so it never decides (a 304 would hide a revocation).
+func serve(w http.ResponseWriter, req *http.Request, body []byte, modified time.Time) {
+	h := w.Header()
+	h.Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
+	if matches(req.Header.Get("If-None-Match"), h.Get("ETag")) {
+		h.Del("Content-Type")
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if req.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client is gone; nobody to tell
+	}
+}
+
+// matches compares an If-None-Match header with a tag, weakly (RFC 9110, Section 13.1.2).
+func matches(header, tag string) bool {
+	if strings.TrimSpace(header) == "*" {
+		return true
+	}
+	for candidate := range strings.SplitSeq(header, ",") {
+		if strings.TrimPrefix(strings.TrimSpace(candidate), "W/") == tag && tag != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// cacheControl lets caches keep an answer for MaxAge, but never beyond its own end.
+func (r *responder) cacheControl(nextUpdate time.Time) string {
+	age := min(r.cfg.MaxAge, nextUpdate.Sub(r.cfg.Now()))
+	if age < time.Second {
+		return "public, no-cache, no-transform"
+	}
+	return "public, no-transform, must-revalidate, max-age=" + strconv.Itoa(int(age/time.Second))
+}
+
+// fail answers an error; what is not the client's fault is logged.
+func (r *responder) fail(w http.ResponseWriter, req *http.Request, err error) {
+	switch {
+	case errors.Is(err, ca.ErrNotFound):
+		http.NotFound(w, req)
+	case errors.Is(err, context.Canceled):
+		// The client is gone.
+	default:
+		r.cfg.Logger.ErrorContext(req.Context(), "PKI request failed", "path", req.URL.Path, "error", err)
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "temporarily unavailable", http.StatusServiceUnavailable)
+	}
+}

@@ -1,0 +1,92 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/ca"
+)
+
+// AddCA implements ca.Ledger.
+func (s *Store) AddCA(ctx context.Context, r ca.CARecord, entry auditlog.Entry) error {
+	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
+		_, err := t.exec(ctx, `INSERT INTO cas (id, name, parent, key_name, der, created_on, shards) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, r.Name, r.Parent, r.KeyName, r.DER, micros(r.CreatedOn), max(r.Shards, 1))
+		if isUnique(err) {
+			return fmt.Errorf("store: CA %q: a CA of that name or id exists: %w", r.Name, ca.ErrConflict)
+		}
+		if err != nil {
+			return err
+		}
+		return t.audit(ctx, entry)
+	})
+}
+
+// CAs implements ca.Ledger.
+func (s *Store) CAs(ctx context.Context) ([]ca.CARecord, error) {
+	all, err := collect(ctx, s.read,
+		`SELECT id, name, parent, key_name, der, created_on, shards FROM cas ORDER BY ref`, nil,
+		func(scan scan) (r ca.CARecord, err error) {
+			var created int64
+			err = scan(&r.ID, &r.Name, &r.Parent, &r.KeyName, &r.DER, &created, &r.Shards)
+			r.CreatedOn = fromMicros(created)
+			return r, err
+		})
+	return parentsFirst(all), err
+}
+
+// parentsFirst orders CAs so that each comes after its parent, otherwise as they were. One whose parent is missing
+// counts as a root.
+func parentsFirst(all []ca.CARecord) []ca.CARecord {
+	known := make(map[string]bool, len(all))
+	for _, r := range all {
+		known[r.ID] = true
+	}
+	placed := make(map[string]bool, len(all))
+	ordered := make([]ca.CARecord, 0, len(all))
+	for len(ordered) < len(all) {
+		before := len(ordered)
+		for _, r := range all {
+			if !placed[r.ID] && (r.Parent == "" || r.Parent == r.ID || placed[r.Parent] || !known[r.Parent]) {
+				placed[r.ID] = true
+				ordered = append(ordered, r)
+			}
+		}
+		if len(ordered) == before { // a circle of parents: no CA of ours makes one
+			return all
+		}
+	}
+	return ordered
+}
+
+// caRef is the small integer that stands for a CA.
+func (t *tx) caRef(ctx context.Context, id string) (int64, error) {
+	var ref int64
+	err := t.get(ctx, `SELECT ref FROM cas WHERE id = ?`, []any{id}, &ref)
+	return ref, notFound(err, fmt.Errorf("store: CA %q: %w", id, ca.ErrNotFound))
+}
+
+// RaiseCRLNumber implements ca.Ledger.
+func (s *Store) RaiseCRLNumber(ctx context.Context, caID string, shard int) (int64, error) {
+	var number int64
+	err := s.write.do(ctx, func(ctx context.Context, t *tx) error {
+		ref, err := t.caRef(ctx, caID)
+		if err != nil {
+			return err
+		}
+		number, err = t.raiseCRLNumber(ctx, ref, shard)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return number, nil
+}
+
+// raiseCRLNumber adds one to a shard's CRL number; the first is 1. RFC 5280, Section 5.2.3: monotonically increasing.
+func (t *tx) raiseCRLNumber(ctx context.Context, caRef int64, shard int) (number int64, err error) {
+	err = t.get(ctx, `INSERT INTO crl_numbers (ca, shard, number) VALUES (?, ?, 1)
+		ON CONFLICT (ca, shard) DO UPDATE SET number = number + 1 RETURNING number`, []any{caRef, shard}, &number)
+	return number, err
+}

@@ -1,0 +1,109 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+// errSequenceUsed: the sequence belongs to one view of the database, which ended with the first loop.
+var errSequenceUsed = errors.New("store: this sequence of revoked certificates was read already; call Revoked again")
+
+// Revoked implements ca.Ledger. With every shard (-1) of one CA, number is the highest of them. The sequence may be
+// ranged over once; it holds its view of the database until then, or until ctx ends.
+func (s *Store) Revoked(ctx context.Context, caID string, shard int, since time.Time) (number int64, rows iter.Seq2[ca.RevokedRow, error], err error) {
+	view, err := s.read.streams.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, nil, explain(s.path, err)
+	}
+	query, args, number, err := revokedQuery(ctx, view, caID, shard)
+	if err != nil {
+		return 0, nil, errors.Join(explain(s.path, err), view.Rollback())
+	}
+	issuers, err := readIssuers(ctx, view)
+	if err != nil {
+		return 0, nil, errors.Join(explain(s.path, err), view.Rollback())
+	}
+	used := false
+	return number, func(yield func(ca.RevokedRow, error) bool) {
+		if used {
+			yield(ca.RevokedRow{}, errSequenceUsed)
+			return
+		}
+		used = true
+		defer view.Rollback() //nolint:errcheck // a transaction that only read has nothing to lose
+		found, err := view.QueryContext(ctx, query, append(args, micros(since))...)
+		if err != nil {
+			yield(ca.RevokedRow{}, explain(s.path, err))
+			return
+		}
+		yieldRevoked(found, issuers, s.path, yield)
+	}, nil
+}
+
+// revokedQuery is the query whose last argument is since, and the CRL number. Reading the number fixes the view.
+func revokedQuery(ctx context.Context, view *sql.Tx, caID string, shard int) (query string, args []any, number int64, err error) {
+	query = `SELECT issuer, serial, reason, revoked_at, not_after FROM certificates INDEXED BY certificates_revoked WHERE status = 1`
+	var ref int64
+	if caID != "" {
+		err = view.QueryRowContext(ctx, `SELECT ref FROM cas WHERE id = ?`, caID).Scan(&ref)
+		if err != nil {
+			return "", nil, 0, notFound(err, fmt.Errorf("store: CA %q: %w", caID, ca.ErrNotFound))
+		}
+		query, args = query+` AND ca = ?`, append(args, ref)
+	}
+	if shard >= 0 {
+		query, args = query+` AND shard = ?`, append(args, shard)
+	}
+	if caID != "" {
+		err = view.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM crl_numbers WHERE ca = ? AND (shard = ? OR ? < 0)`,
+			ref, shard, shard).Scan(&number)
+	}
+	return query + ` AND not_after >= ?`, args, number, err
+}
+
+// readIssuers is the table of issuer keys: one per CA key, so small.
+func readIssuers(ctx context.Context, view *sql.Tx) (map[int64]pkix.KeyID, error) {
+	found, err := view.QueryContext(ctx, `SELECT ref, key FROM issuers`)
+	if err != nil {
+		return nil, err
+	}
+	issuers := map[int64]pkix.KeyID{}
+	err = eachRow(found, func(scan scan) error {
+		var ref int64
+		var key []byte
+		err := scan(&ref, &key)
+		issuers[ref] = pkix.KeyID(key)
+		return err
+	})
+	return issuers, err
+}
+
+func yieldRevoked(found *sql.Rows, issuers map[int64]pkix.KeyID, path string, yield func(ca.RevokedRow, error) bool) {
+	defer found.Close()
+	var issuer, reason, at, after int64
+	var serial sql.RawBytes
+	dest := []any{&issuer, &serial, &reason, &at, &after}
+	for found.Next() {
+		if err := found.Scan(dest...); err != nil {
+			yield(ca.RevokedRow{}, explain(path, err))
+			return
+		}
+		row := ca.RevokedRow{
+			ID:     pkix.CertID{Issuer: issuers[issuer], Serial: pkix.SerialFromBytes(serial)},
+			Reason: pkix.Reason(reason), At: fromMicros(at), NotAfter: fromMicros(after),
+		}
+		if !yield(row, nil) {
+			return
+		}
+	}
+	if err := found.Err(); err != nil {
+		yield(ca.RevokedRow{}, explain(path, err))
+	}
+}

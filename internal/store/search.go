@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"sekisho/internal/ca"
+)
+
+const (
+	defaultPage = 50
+	maxPage     = 1000
+)
+
+// Certificates implements ca.Ledger. Newest means recorded last. Rows and total are of one view.
+func (s *Store) Certificates(ctx context.Context, f ca.Filter) (rows []ca.Certificate, total int, err error) {
+	where, args, err := filterSQL(f)
+	if err != nil {
+		return nil, 0, err
+	}
+	count, err := s.read.prepare(ctx, `SELECT count(*) FROM certificates c `+where)
+	if err != nil {
+		return nil, 0, err
+	}
+	page, err := s.read.prepare(ctx, selectCertificate+where+` ORDER BY c.seq DESC LIMIT ? OFFSET ?`)
+	if err != nil {
+		return nil, 0, err
+	}
+	view, err := s.read.db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, 0, explain(s.path, err)
+	}
+	defer view.Rollback() //nolint:errcheck // a transaction that only read has nothing to lose
+	if err := view.StmtContext(ctx, count).QueryRowContext(ctx, args...).Scan(&total); err != nil {
+		return nil, 0, explain(s.path, err)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = defaultPage
+	}
+	found, err := view.StmtContext(ctx, page).QueryContext(ctx, append(args, min(limit, maxPage), max(f.Offset, 0))...)
+	if err != nil {
+		return nil, 0, explain(s.path, err)
+	}
+	rows, err = scanPage(found)
+	return rows, total, explain(s.path, err)
+}
+
+func scanPage(found *sql.Rows) (rows []ca.Certificate, err error) {
+	err = eachRow(found, func(scan scan) error {
+		c, err := scanCertificate(scan)
+		rows = append(rows, c)
+		return err
+	})
+	return rows, err
+}
+
+// filterSQL is the WHERE clause of a filter. Where a condition that nearly names the row is present (serial,
+// fingerprint, common name), "|| ”" keeps the planner from walking a whole zone's index instead.
+func filterSQL(f ca.Filter) (where string, args []any, err error) {
+	var conds []string
+	add := func(cond string, arg any) {
+		conds = append(conds, cond)
+		args = append(args, arg)
+	}
+	if f.Serial != nil {
+		add("c.serial = ?", f.Serial.Bytes())
+	}
+	if f.Fingerprint != nil {
+		add("c.fingerprint = ?", f.Fingerprint[:])
+	}
+	if f.CommonName != "" {
+		add("c.common_name = ?", f.CommonName)
+	}
+	zone := "c.zone_id = ?"
+	if len(conds) > 0 {
+		zone = "c.zone_id || '' = ?"
+	}
+	if f.ZoneID != "" {
+		add(zone, f.ZoneID)
+	}
+	if f.Status != "" {
+		code, err := statusCode(f.Status)
+		if err != nil {
+			return "", nil, err
+		}
+		add("c.status = ?", code)
+	}
+	if f.Profile != "" {
+		add("c.profile = ?", f.Profile)
+	}
+	if len(conds) == 0 {
+		return "", nil, nil
+	}
+	return "WHERE " + strings.Join(conds, " AND "), args, nil
+}

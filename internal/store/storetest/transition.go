@@ -1,0 +1,240 @@
+package storetest
+
+import (
+	"errors"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+func testTransitions(t *testing.T, s Interface) {
+	ctx := t.Context()
+	AddCA(t, s)
+	c := record(t, s, Certificate(1))
+	number := int64(0)
+	for _, step := range []struct {
+		to     ca.Status
+		reason pkix.Reason
+		ok     bool
+	}{
+		{ca.Active, 0, false},
+		{ca.Revoked, pkix.CertificateHold, true},
+		{ca.Revoked, pkix.CertificateHold, false},
+		{ca.Active, 0, true},
+		{ca.Active, 0, false},
+		{ca.Revoked, pkix.CertificateHold, true},
+		{ca.Revoked, pkix.Superseded, true},
+		{ca.Revoked, pkix.KeyCompromise, false},
+		{ca.Revoked, pkix.CertificateHold, false},
+		{ca.Active, 0, false},
+	} {
+		audits := auditCount(t, s)
+		got, err := s.Apply(ctx, ca.Transition{ID: c.ID, ZoneID: c.ZoneID, To: step.to, Reason: step.reason, At: epoch}, Entry("t", c.ID))
+		if step.ok {
+			number++
+			c.Status, c.Reason, c.CRLNumber, c.RevokedAt = step.to, step.reason, number, time.Time{}
+			if step.to == ca.Revoked {
+				c.RevokedAt = epoch.Truncate(time.Microsecond)
+			}
+			audits++
+		}
+		if step.ok != (err == nil) || !step.ok && !errors.Is(err, ca.ErrConflict) {
+			t.Errorf("to %s %s: %v", step.to, step.reason, err)
+		}
+		stored, err := s.Certificate(ctx, "", c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]ca.Certificate{c, c}, []ca.Certificate{got, stored}, equateSerials); diff != "" {
+			t.Errorf("to %s %s: answered and stored: %s", step.to, step.reason, diff)
+		}
+		if n := auditCount(t, s); n != audits {
+			t.Errorf("to %s %s: %d audit records, want %d", step.to, step.reason, n, audits)
+		}
+	}
+	for what, step := range map[string]ca.Transition{
+		"another zone": {ID: c.ID, ZoneID: "ffff", To: ca.Revoked, At: epoch},
+		"no such id":   {ID: "nobody", To: ca.Revoked, At: epoch},
+	} {
+		if _, err := s.Apply(ctx, step, Entry("t", "")); !errors.Is(err, ca.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrNotFound", what, err)
+		}
+	}
+	if _, err := s.Apply(ctx, ca.Transition{ID: c.ID, To: "pending", At: epoch}, Entry("t", c.ID)); err == nil {
+		t.Error("an unknown status was taken")
+	}
+}
+
+func testBlock(t *testing.T, s Interface) {
+	ctx := t.Context()
+	AddCA(t, s)
+	c := record(t, s, Certificate(1))
+	blocked := func() bool {
+		b, err := s.KeyBlocked(ctx, c.KeyHash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if blocked() {
+		t.Error("blocked before any revocation")
+	}
+	revoke(t, s, c.ID, pkix.CertificateHold)
+	if blocked() {
+		t.Error("blocked by a hold")
+	}
+	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: epoch, Block: true}
+	if _, err := s.Apply(ctx, step, Entry("certificate.revoke", c.ID)); err != nil {
+		t.Fatal(err)
+	}
+	if !blocked() {
+		t.Error("not blocked by keyCompromise")
+	}
+	again := Certificate(2)
+	again.KeyHash = c.KeyHash
+	if err := s.RecordCertificate(ctx, again, Entry("certificate.issue", again.ID)); !errors.Is(err, ca.ErrKeyBlocked) {
+		t.Errorf("another certificate for the key: %v, want ErrKeyBlocked", err)
+	}
+	// A second certificate of the same key, issued before the block, can be revoked for the same reason.
+	other, twin := Certificate(3), Certificate(4)
+	twin.KeyHash = other.KeyHash
+	for _, c := range []ca.Certificate{record(t, s, other), record(t, s, twin)} {
+		step.ID = c.ID
+		if _, err := s.Apply(ctx, step, Entry("certificate.revoke", c.ID)); err != nil {
+			t.Errorf("%s: %v", c.ID, err)
+		}
+	}
+}
+
+func testCRLNumbers(t *testing.T, s Interface) {
+	ctx := t.Context()
+	AddCA(t, s)
+	raise := func(shard int, want int64) {
+		t.Helper()
+		if n, err := s.RaiseCRLNumber(ctx, CAID, shard); err != nil || n != want {
+			t.Errorf("shard %d: number %d, %v; want %d", shard, n, err, want)
+		}
+	}
+	raise(0, 1)
+	raise(0, 2)
+	raise(1, 1)
+	c := record(t, s, Certificate(1))
+	if got := revoke(t, s, c.ID, pkix.CertificateHold); got.CRLNumber != 3 {
+		t.Errorf("number of the revocation: %d, want 3", got.CRLNumber)
+	}
+	raise(0, 4)
+	raise(1, 2)
+	if _, err := s.RaiseCRLNumber(ctx, "nobody", 0); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("unknown CA: %v, want ErrNotFound", err)
+	}
+}
+
+func testRevoked(t *testing.T, s Interface) {
+	AddCA(t, s)
+	want := map[pkix.CertID]ca.RevokedRow{}
+	byShard := map[int]map[pkix.CertID]ca.RevokedRow{0: {}, 1: {}}
+	for n := range 20 {
+		c := Certificate(n)
+		c.Shard = n % 2
+		c.NotAfter = epoch.Add(time.Duration(n) * time.Hour).Truncate(time.Second)
+		record(t, s, c)
+		if n%5 == 0 {
+			continue
+		}
+		got := revoke(t, s, c.ID, pkix.Reason(1+n%6))
+		if n%6+1 == int(pkix.CertificateHold) {
+			if _, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Active, At: epoch}, Entry("t", c.ID)); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if n >= 4 {
+			row := ca.RevokedRow{ID: c.CertID(), Reason: got.Reason, At: got.RevokedAt, NotAfter: c.NotAfter}
+			want[c.CertID()], byShard[c.Shard][c.CertID()] = row, row
+		}
+	}
+	since := epoch.Add(4 * time.Hour).Truncate(time.Second) // equal to the notAfter of number 4, which still counts
+	numbers := map[int]int64{}
+	for shard := range 2 {
+		n, err := s.RaiseCRLNumber(t.Context(), CAID, shard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbers[shard] = n
+	}
+	for _, test := range []struct {
+		name   string
+		caID   string
+		shard  int
+		number int64
+		want   map[pkix.CertID]ca.RevokedRow
+	}{
+		{"every CA", "", -1, 0, want},
+		{"one CA", CAID, -1, max(numbers[0], numbers[1]), want},
+		{"shard 0", CAID, 0, numbers[0], byShard[0]},
+		{"shard 1", CAID, 1, numbers[1], byShard[1]},
+		{"empty shard", CAID, 3, 0, map[pkix.CertID]ca.RevokedRow{}},
+	} {
+		number, got := revoked(t, s, test.caID, test.shard, since)
+		if diff := cmp.Diff(test.want, got, equateSerials); diff != "" || number != test.number {
+			t.Errorf("%s: number %d, want %d; %s", test.name, number, test.number, diff)
+		}
+	}
+	if _, _, err := s.Revoked(t.Context(), "nobody", 0, since); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("unknown CA: %v, want ErrNotFound", err)
+	}
+}
+
+func revoked(t *testing.T, s Interface, caID string, shard int, since time.Time) (int64, map[pkix.CertID]ca.RevokedRow) {
+	t.Helper()
+	number, rows, err := s.Revoked(t.Context(), caID, shard, since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[pkix.CertID]ca.RevokedRow{}
+	for row, err := range rows {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[row.ID] = row
+	}
+	for _, err := range rows {
+		if err == nil {
+			t.Error("the sequence gave rows a second time, from a view that has ended")
+		}
+	}
+	return number, got
+}
+
+// testRevokedView: what is revoked after the call is not in the sequence, and the number says so.
+func testRevokedView(t *testing.T, s Interface) {
+	AddCA(t, s)
+	for n := range 3 {
+		record(t, s, Certificate(n))
+	}
+	revoke(t, s, Certificate(0).ID, pkix.Superseded)
+	number, rows, err := s.Revoked(t.Context(), CAID, 0, epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoke(t, s, Certificate(1).ID, pkix.Superseded)
+	got := map[pkix.CertID]bool{}
+	for row, err := range rows {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[row.ID] = true
+		revoke(t, s, Certificate(2).ID, pkix.Superseded) // a writer is not held up by a reader
+	}
+	if want := map[pkix.CertID]bool{Certificate(0).CertID(): true}; number != 1 || !maps.Equal(got, want) {
+		t.Errorf("number %d with %d rows, want 1 with 1", number, len(got))
+	}
+	if number, all := revoked(t, s, CAID, 0, epoch); number != 3 || len(all) != 3 {
+		t.Errorf("afterwards number %d with %d rows, want 3 with 3", number, len(all))
+	}
+}

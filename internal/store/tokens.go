@@ -1,0 +1,53 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"sekisho/internal/principal"
+)
+
+const selectToken = `SELECT id, name, email, role, hash, created_on, expires_on FROM tokens `
+
+func scanToken(scan scan) (t principal.Token, err error) {
+	var hash []byte
+	var created, expires int64
+	if err := scan(&t.ID, &t.Name, &t.Email, &t.Role, &hash, &created, &expires); err != nil {
+		return principal.Token{}, err
+	}
+	copy(t.Hash[:], hash)
+	t.CreatedOn, t.ExpiresOn = fromMicros(created), fromMicros(expires)
+	return t, nil
+}
+
+// TokenByHash implements principal.Tokens.
+func (s *Store) TokenByHash(ctx context.Context, hash [32]byte) (principal.Token, error) {
+	st, err := s.read.prepare(ctx, selectToken+`WHERE hash = ?`)
+	if err != nil {
+		return principal.Token{}, err
+	}
+	t, err := scanToken(st.QueryRowContext(ctx, hash[:]).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return principal.Token{}, fmt.Errorf("store: token: %w", principal.ErrUnauthenticated)
+	}
+	return t, explain(s.path, err)
+}
+
+// AddToken implements principal.Tokens. A token whose id or secret is stored already is refused.
+func (s *Store) AddToken(ctx context.Context, v principal.Token) error {
+	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
+		_, err := t.exec(ctx, `INSERT INTO tokens (id, name, email, role, hash, created_on, expires_on) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			v.ID, v.Name, v.Email, string(v.Role), v.Hash[:], micros(v.CreatedOn), micros(v.ExpiresOn))
+		if isUnique(err) {
+			return fmt.Errorf("store: token %q: its id or secret is stored already", v.Name)
+		}
+		return err
+	})
+}
+
+// ListTokens implements principal.Tokens.
+func (s *Store) ListTokens(ctx context.Context) ([]principal.Token, error) {
+	return collect(ctx, s.read, selectToken+`ORDER BY created_on, seq`, nil, scanToken)
+}

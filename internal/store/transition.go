@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+// Apply implements ca.Ledger. With ca.ErrConflict it also returns the row as it is.
+func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.Entry) (ca.Certificate, error) {
+	if _, err := statusCode(step.To); err != nil {
+		return ca.Certificate{}, err
+	}
+	var c ca.Certificate
+	err := s.write.do(ctx, func(ctx context.Context, t *tx) (err error) {
+		if c, err = t.certificate(ctx, step.ZoneID, step.ID); err != nil {
+			return err
+		}
+		if err := allowed(c, step); err != nil {
+			return err
+		}
+		if c, err = t.transition(ctx, c, step); err != nil {
+			return err
+		}
+		return t.audit(ctx, entry)
+	})
+	if err != nil && !errors.Is(err, ca.ErrConflict) {
+		return ca.Certificate{}, err
+	}
+	return c, err
+}
+
+// certificate is Store.Certificate inside the transaction, so that nothing comes between reading and writing.
+func (t *tx) certificate(ctx context.Context, zoneID, id string) (ca.Certificate, error) {
+	st, err := t.prepare(ctx, selectCertificate+`WHERE c.id = ?`)
+	if err != nil {
+		return ca.Certificate{}, err
+	}
+	c, err := scanCertificate(st.QueryRowContext(ctx, id).Scan)
+	err = notFound(err, ca.ErrNotFound)
+	if err == nil && zoneID != "" && c.ZoneID != zoneID {
+		err = ca.ErrNotFound
+	}
+	if err != nil {
+		return ca.Certificate{}, fmt.Errorf("store: certificate %q: %w", id, err)
+	}
+	return c, nil
+}
+
+// allowed says whether the step leads on from where the certificate is: RFC 5280, Section 5.3.1 lets only
+// certificateHold be undone.
+func allowed(c ca.Certificate, step ca.Transition) error {
+	switch {
+	case c.Status == ca.Active && step.To == ca.Revoked:
+		return nil
+	case c.OnHold() && step.To == ca.Active:
+		return nil
+	case c.OnHold() && step.To == ca.Revoked && step.Reason != pkix.CertificateHold:
+		return nil
+	case c.Status == ca.Active:
+		return fmt.Errorf("store: certificate %s is active already: %w", c.ID, ca.ErrConflict)
+	case c.OnHold():
+		return fmt.Errorf("store: certificate %s is on hold already: %w", c.ID, ca.ErrConflict)
+	case step.To == ca.Active:
+		return fmt.Errorf("store: certificate %s is revoked for good (%s): %w", c.ID, c.Reason, ca.ErrConflict)
+	}
+	return fmt.Errorf("store: certificate %s is revoked already (%s): %w", c.ID, c.Reason, ca.ErrConflict)
+}
+
+func (t *tx) transition(ctx context.Context, c ca.Certificate, step ca.Transition) (ca.Certificate, error) {
+	caRef, err := t.caRef(ctx, c.CAID)
+	if err != nil {
+		return c, err
+	}
+	if c.CRLNumber, err = t.raiseCRLNumber(ctx, caRef, c.Shard); err != nil {
+		return c, err
+	}
+	c.Status, c.Reason, c.RevokedAt = step.To, 0, time.Time{}
+	status := statusActive
+	if step.To == ca.Revoked {
+		status, c.Reason, c.RevokedAt = statusRevoked, step.Reason, fromMicros(micros(step.At))
+	}
+	_, err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ? WHERE id = ?`,
+		status, int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, c.ID)
+	if err != nil || !step.Block || step.To != ca.Revoked {
+		return c, err
+	}
+	_, err = t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+		c.KeyHash[:], micros(step.At), c.ID)
+	return c, err
+}

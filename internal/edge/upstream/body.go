@@ -24,7 +24,8 @@ type body struct {
 	keep  bool // the origin keeps the connection open after this response
 	left  int64
 	chunk chunkState
-	end   func(reuse bool) // stops the watch on the context and the upload
+	stop  func() bool // ends the watch on the context
+	up    *upload     // or nil
 
 	mu      sync.Mutex
 	c       *conn // nil when the exchange is over
@@ -131,7 +132,7 @@ func (b *body) leave(err error) error {
 	b.err = err
 	b.mu.Unlock()
 	if c != nil {
-		b.end(err == io.EOF && b.keep && !closed && c.buffered() == 0)
+		c.finish(b.stop, b.up, err == io.EOF && b.keep && !closed && c.buffered() == 0)
 	}
 	return err
 }
@@ -175,6 +176,6 @@ func (b *body) Close() error {
 	}
 	b.c = nil
 	b.mu.Unlock()
-	b.end(b.keep && b.mode == byLength && int64(c.buffered()) == b.left)
+	c.finish(b.stop, b.up, b.keep && b.mode == byLength && int64(c.buffered()) == b.left)
 	return nil
 }

@@ -30,6 +30,8 @@ type conn struct {
 	buf    []byte
 	r, w   int     // buf[r:w] has been read from the network
 	first  span    // the status line of the last section
+	minor  int     // and what it says: HTTP/1.minor
+	code   int     // and the status
 	fields []field // the fields of the last section
 
 	deadline    time.Time // read deadline that is set, zero for none

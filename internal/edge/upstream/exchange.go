@@ -10,9 +10,8 @@ import (
 // to be closed.
 func (o *origin) exchange(x *exchange) (*http.Response, error) {
 	ctx := x.req.Context()
-	careful := !x.idempotent()
 	for fresh := false; ; fresh = true {
-		c, err := o.take(ctx, fresh, careful)
+		c, err := o.take(ctx, fresh)
 		if err != nil {
 			return nil, err
 		}
@@ -52,8 +51,7 @@ func (c *conn) do(ctx context.Context, x *exchange) (*http.Response, *Error) {
 		r.Body = http.NoBody
 		return &r.Response, nil
 	}
-	u := x.upload
-	b.end = func(reuse bool) { c.finish(stop, u, reuse) }
+	b.stop, b.up = stop, x.upload
 	r.Body = b
 	return &r.Response, nil
 }
@@ -64,7 +62,7 @@ func (c *conn) send(x *exchange) (r *response, op string, err error) {
 	if err := c.startWait(x.upload); err != nil {
 		return nil, OpWrite, err
 	}
-	n, err := c.nc.Write(*x.wire)
+	n, err := c.nc.Write(x.wire)
 	x.wrote = n > 0
 	if err != nil {
 		return nil, OpWrite, err

@@ -52,6 +52,9 @@ func (c *conn) readSection(status bool, limit int) (size int, err error) {
 		switch {
 		case status && start == 0:
 			c.first = span{0, end}
+			if c.minor, c.code, err = parseStatus(c.buf[c.r : c.r+end]); err != nil {
+				return 0, err
+			}
 		case end == start:
 			return next, nil
 		default:

@@ -22,10 +22,10 @@ const maxInline = 4 << 10
 // keepWire is the largest request buffer that is pooled.
 const keepWire = 64 << 10
 
-// exchange is one request on its way.
+// exchange is one request on its way. It is pooled with its buffer.
 type exchange struct {
 	req      *http.Request
-	wire     *[]byte // request line, header and inline body
+	wire     []byte  // request line, header and inline body
 	upload   *upload // streamed body, or nil
 	bodyless bool
 	wrote    bool // some of wire may have reached the origin
@@ -33,10 +33,11 @@ type exchange struct {
 
 // newExchange encodes req. When it fails, the body is closed.
 func (t *Transport) newExchange(req *http.Request) (*exchange, error) {
-	x := &exchange{req: req, wire: t.wires.Get().(*[]byte)}
+	x := t.exchanges.Get().(*exchange)
+	x.req = req
 	length := outgoingLength(req)
 	x.bodyless = length == 0
-	b, err := appendRequest((*x.wire)[:0], req, length, t.origins[0].target.host)
+	b, err := appendRequest(x.wire[:0], req, length, t.origins[0].target.host)
 	switch {
 	case err != nil:
 		closeBody(req)
@@ -47,7 +48,7 @@ func (t *Transport) newExchange(req *http.Request) (*exchange, error) {
 	default:
 		x.upload = newUpload(req.Body, length, req.Trailer)
 	}
-	*x.wire = b
+	x.wire = b
 	if err != nil {
 		x.recycle(t)
 		return nil, err
@@ -79,10 +80,10 @@ func (x *exchange) release(t *Transport, err error) {
 }
 
 func (x *exchange) recycle(t *Transport) {
-	if cap(*x.wire) <= keepWire {
-		t.wires.Put(x.wire)
+	if cap(x.wire) <= keepWire {
+		*x = exchange{wire: x.wire}
+		t.exchanges.Put(x)
 	}
-	x.wire = nil
 }
 
 // replayable reports whether the request may be sent again after a reused
@@ -91,10 +92,6 @@ func (x *exchange) replayable() bool {
 	if !x.wrote {
 		return true
 	}
-	return x.idempotent()
-}
-
-func (x *exchange) idempotent() bool {
 	if !x.bodyless {
 		return false
 	}

@@ -36,27 +36,23 @@ func (c *conn) readResponse(req *http.Request) (*response, error) {
 		if err != nil {
 			return nil, err
 		}
-		minor, code, err := parseStatus(c.buf[c.r : c.r+c.first.end])
-		if err != nil {
-			return nil, err
-		}
 		switch {
-		case code == http.StatusSwitchingProtocols:
+		case c.code == http.StatusSwitchingProtocols:
 			return nil, errors.New("origin switched protocols without being asked to")
-		case code < 200:
+		case c.code < 200:
 			// All interim responses together stay within one limit.
 			limit -= size
-			if err := c.interim(req, code, size); err != nil {
+			if err := c.interim(req, size); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		return c.newResponse(req, minor, code, size)
+		return c.newResponse(req, size)
 	}
 }
 
 // interim skips a 1xx response, or hands it to the Got1xxResponse hook.
-func (c *conn) interim(req *http.Request, code, size int) error {
+func (c *conn) interim(req *http.Request, size int) error {
 	defer func() { c.r += size }()
 	trace := httptrace.ContextClientTrace(req.Context())
 	if trace == nil || trace.Got1xxResponse == nil {
@@ -66,10 +62,10 @@ func (c *conn) interim(req *http.Request, code, size int) error {
 	if err != nil {
 		return err
 	}
-	return trace.Got1xxResponse(code, textproto.MIMEHeader(h))
+	return trace.Got1xxResponse(c.code, textproto.MIMEHeader(h))
 }
 
-func (c *conn) newResponse(req *http.Request, minor, code, size int) (*response, error) {
+func (c *conn) newResponse(req *http.Request, size int) (*response, error) {
 	head := string(c.buf[c.r : c.r+size])
 	c.r += size
 	h, f, err := c.header(head)
@@ -79,17 +75,17 @@ func (c *conn) newResponse(req *http.Request, minor, code, size int) (*response,
 	if f.chunked && f.length >= 0 {
 		return nil, errors.New("response has both Content-Length and Transfer-Encoding")
 	}
-	if f.chunked && minor == 0 {
+	if f.chunked && c.minor == 0 {
 		return nil, errors.New("HTTP/1.0 response has Transfer-Encoding")
 	}
 	r := &response{}
-	r.Status, r.StatusCode = head[len("HTTP/1.1 "):c.first.end], code
-	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, minor
-	if minor == 0 {
+	r.Status, r.StatusCode = head[len("HTTP/1.1 "):c.first.end], c.code
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, c.minor
+	if c.minor == 0 {
 		r.Proto = "HTTP/1.0"
 	}
 	r.Header, r.Request, r.TLS = h, req, c.tls
-	r.Close = f.close || minor == 0 && !f.keepAlive
+	r.Close = f.close || c.minor == 0 && !f.keepAlive
 	r.b.t, r.b.resp, r.b.c = c.o.t, &r.Response, c
 	return r, r.frame(f)
 }

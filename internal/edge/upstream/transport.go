@@ -23,13 +23,13 @@ const copyBufferSize = 32 << 10
 // Transport sends requests to the origins of one host. It is an
 // [http.RoundTripper], safe for concurrent use. Make one with [New].
 type Transport struct {
-	cfg     Config
-	origins []*origin // fixed
-	h2      bool      // all origins speak HTTP/2
-	next    atomic.Uint32
-	closed  atomic.Bool
-	wires   sync.Pool // *[]byte, encoded requests
-	copies  sync.Pool // *[]byte of copyBufferSize
+	cfg       Config
+	origins   []*origin // fixed
+	h2        bool      // all origins speak HTTP/2
+	next      atomic.Uint32
+	closed    atomic.Bool
+	exchanges sync.Pool // *exchange
+	copies    sync.Pool // *[]byte of copyBufferSize
 }
 
 // New returns a Transport for cfg. It dials nothing. Errors name the URL or the
@@ -46,7 +46,7 @@ func New(cfg Config) (*Transport, error) {
 		return nil, fmt.Errorf("upstream: %d URLs; at most %d are allowed", n, maxOrigins)
 	}
 	t := &Transport{cfg: cfg}
-	t.wires.New = func() any { b := make([]byte, 0, 4<<10); return &b }
+	t.exchanges.New = func() any { return &exchange{wire: make([]byte, 0, 4<<10)} }
 	t.copies.New = func() any { b := make([]byte, copyBufferSize); return &b }
 	for i, raw := range cfg.URLs {
 		target, err := parseTarget(raw)

@@ -77,7 +77,7 @@ func TestOCSPRequestFromOpenSSL(t *testing.T) {
 	}
 }
 
-func TestOCSPRequestBounds(t *testing.T) {
+func TestInvariant13OCSPRequestBounds(t *testing.T) {
 	ca := testpki.NewCA(t)
 	id := pkix.NewOCSPCertID(crypto.SHA1, ca.Cert, pkix.SerialOf(big.NewInt(5)))
 	many := func(n int) []pkix.OCSPCertID {
@@ -269,7 +269,7 @@ func TestSignOCSPErrors(t *testing.T) {
 	wantError(t, err, "no answers")
 }
 
-func TestInvariant7ZeroStatusIsNotGood(t *testing.T) {
+func TestInvariant07ZeroStatusIsNotGood(t *testing.T) {
 	if s := (pkix.OCSPSingle{}).Status; s != pkix.OCSPUnknown || s.String() != "unknown" {
 		t.Errorf("the zero status is %v", s)
 	}

@@ -41,17 +41,17 @@ func pemBlocks(what string, text []byte, limit int, strictTail bool) ([]*pem.Blo
 		rest = tail
 	}
 	switch {
-	case len(blocks) != begins:
-		return nil, fmt.Errorf("%s: %d PEM blocks begin but %d can be read; one is cut off or damaged", what, begins, len(blocks))
 	case len(blocks) == 0:
 		return nil, noPEM(what, text)
+	case len(blocks) != begins:
+		return nil, fmt.Errorf("%s: %d PEM blocks begin but %d can be read; one is cut off or damaged", what, begins, len(blocks))
 	case strictTail && len(bytes.TrimSpace(rest)) > 0:
 		return nil, fmt.Errorf("%s: %d bytes follow the PEM block; remove them", what, len(bytes.TrimSpace(rest)))
 	}
 	return blocks, nil
 }
 
-// noPEM explains a text without any PEM block by the likeliest cause.
+// noPEM explains a text without any readable PEM block by the likeliest cause.
 func noPEM(what string, text []byte) error {
 	trimmed := bytes.TrimSpace(text)
 	hint := "a PEM text begins with a line -----BEGIN ...-----"
@@ -61,7 +61,11 @@ func noPEM(what string, text []byte) error {
 	case trimmed[0] == 0x30:
 		hint = "this looks like DER; convert it with openssl x509 -inform DER (or openssl req, openssl pkey)"
 	case bytes.Contains(trimmed, []byte(`\n`)):
-		hint = `the line ends are written as \n; they must be real line ends (in a shell, quote the variable)`
+		hint = `the line ends are written as \n; they must be real line ends`
+	case bytes.Contains(trimmed, []byte(pemBegin)) && !bytes.Contains(trimmed, []byte("\n")):
+		hint = "the line ends are lost; in a shell, put the variable in double quotes"
+	case bytes.Contains(trimmed, []byte(pemBegin)):
+		hint = "the block is cut off or damaged"
 	}
 	return fmt.Errorf("%s: no PEM block found; %s", what, hint)
 }

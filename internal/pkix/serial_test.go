@@ -8,7 +8,7 @@ import (
 	"sekisho/internal/pkix"
 )
 
-func TestInvariant9SerialsCompareAsIntegers(t *testing.T) {
+func TestInvariant09SerialsCompareAsIntegers(t *testing.T) {
 	same := [][]string{
 		{"ab", "AB", "00AB", "0x00ab", "00:ab", "00:00:AB", " ab\n", "0Xab"},
 		{"28a07", "028a07", "02:8A:07", "0x28A07"},

@@ -17,8 +17,8 @@ MODULES := . test bench
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-run: ## the checkpoint in development mode: state in ./sekisho-data, curl lines to paste
-	go run ./cmd/sekisho serve --dev
+run: build ## the checkpoint in development mode: state in ./sekisho-data, curl lines to paste
+	bin/sekisho serve --dev
 
 build: ## bin/sekisho
 	go build -trimpath -o bin/sekisho ./cmd/sekisho

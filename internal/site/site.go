@@ -61,6 +61,7 @@ type Host struct {
 	Mode              Mode
 	RefuseInHandshake bool       // refuse by TLS alert instead of an HTTP 403 that says why
 	Trust             *trust.Set // whom to trust for client certificates; nil when Mode is Off
+	ManagedByFile     bool       // the configuration file ties the host to the managed CA, so the API cannot untie it
 	Forward           Forward
 	Upstream          Upstream
 	Echo              bool // the built-in echo upstream instead of Upstream

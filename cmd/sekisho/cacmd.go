@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+	"sekisho/internal/store"
+)
+
+func newCA(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "ca",
+		Short: "Make the CA of a checkpoint, show it, fetch its CRL",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newCAInit(e), newCAShow(e), newCACRL(e))
+	return c
+}
+
+func newCAInit(e env) *cobra.Command {
+	var dir, passphrase string
+	pki := PKIConfig{}
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make root and issuing CA in a data directory before the first start",
+		Long: `init makes a root and an issuing CA in --data. serve does the same at its first start; init is for choosing the key
+type, the subjects and the address of CRL and OCSP answers beforehand. A CA that exists is left alone.`,
+		Example: `  sekisho ca init --data /var/lib/sekisho --key-type rsa-3072 --root "CN=Kame Root,O=Kame,C=JP" --pki-url http://pki.example.com`,
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return caInit(c.Context(), e, dir, passphrase, pki) },
+	}
+	fl := c.Flags()
+	fl.StringVar(&dir, "data", "sekisho-data", "`DIR` of the state, made when missing")
+	fl.StringVar(&passphrase, "passphrase-file", "", "`FILE` with a passphrase that encrypts the keys")
+	fl.StringVar(&pki.KeyType, "key-type", "ecdsa-p256", "ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
+	fl.StringVar(&pki.Root, "root", "", "subject `DN` of the root (default CN=sekisho Root CA)")
+	fl.StringVar(&pki.Issuing, "issuing", "", "subject `DN` of the issuing CA (default CN=sekisho Issuing CA)")
+	fl.StringVar(&pki.URL, "pki-url", "http://127.0.0.1:8441", "base `URL` of CRL, OCSP and CA certificates, written into certificates")
+	return c
+}
+
+func caInit(ctx context.Context, e env, dir, passphrase string, pki PKIConfig) (err error) {
+	logger := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	cfg := Config{Data: dir, Keys: KeysConfig{PassphraseFile: passphrase}}.withDefaults()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if store.Held(dir) {
+		return &hinted{err: fmt.Errorf("a server runs on %s: its CA exists", dir), hint: "sekisho ca show --data " + dir}
+	}
+	h, err := openHouse(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	h.authority, err = ca.Open(ctx, ca.Config{Ledger: h.store, Keys: h.keys, PKIURL: pki.URL, Logger: logger})
+	if err != nil {
+		return err
+	}
+	if h.authority.Ready() {
+		return &hinted{err: fmt.Errorf("%s has a CA already: %s", dir, pkix.DNString(h.authority.Issuing().RawSubject)), hint: "choose another directory with --data"}
+	}
+	if err := h.openCA(ctx, pki, nil); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(path, pkix.EncodeCertificate(h.authority.Root().Raw), 0o644); err != nil { //nolint:gosec // a CA certificate is public
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "root     %s\nissuing  %s\nwritten  %s\n", pkix.DNString(h.authority.Root().RawSubject), pkix.DNString(h.authority.Issuing().RawSubject), path)
+	return err
+}
+
+// caView is one CA as the API shows it.
+type caView struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Subject     string `json:"subject"`
+	Serial      string `json:"serial_number"`
+	KeyType     string `json:"key_type"`
+	Fingerprint string `json:"fingerprint_sha256"`
+	ExpiresOn   string `json:"expires_on"`
+	Certificate string `json:"certificate"`
+	CRL         string `json:"crl"`
+}
+
+func newCAShow(e env) *cobra.Command {
+	var t target
+	var asJSON, asPEM bool
+	c := &cobra.Command{
+		Use: "show", Short: "Show the CAs of a checkpoint",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
+				var cas []caView
+				if err := a.call(ctx, "GET", "/sekisho/ca", nil, &cas); err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(e, cas)
+				}
+				for _, c := range cas {
+					var err error
+					if asPEM {
+						_, err = fmt.Fprint(e.stdout, c.Certificate)
+					} else {
+						_, err = fmt.Fprintf(e.stdout, "%s\n  subject  %s\n  serial   %s\n  key      %s\n  until    %s\n  sha256   %s\n  crl      %s\n", c.Name, c.Subject, c.Serial, c.KeyType, c.ExpiresOn, c.Fingerprint, c.CRL)
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	t.flags(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	c.Flags().BoolVar(&asPEM, "pem", false, "print only the certificates in PEM, root first")
+	return c
+}
+
+func newCACRL(e env) *cobra.Command {
+	var t target
+	var name string
+	var asDER bool
+	c := &cobra.Command{
+		Use: "crl", Short: "Print the current CRL of a CA",
+		Long:    "crl prints the certificate revocation list as it is now, in PEM, or in DER with --der.",
+		Example: "  sekisho ca crl --der | openssl crl -inform der -noout -text",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
+				var crl struct {
+					PEM string `json:"pem"`
+					DER []byte `json:"der"`
+				}
+				if err := a.call(ctx, http.MethodGet, "/sekisho/ca/"+name+"/crl", nil, &crl); err != nil {
+					return err
+				}
+				data := []byte(crl.PEM)
+				if asDER {
+					data = crl.DER
+				}
+				_, err := e.stdout.Write(data)
+				return err
+			})
+		},
+	}
+	t.flags(c)
+	c.Flags().StringVar(&name, "ca", "issuing", "`NAME` of the CA: issuing or root")
+	c.Flags().BoolVar(&asDER, "der", false, "DER instead of PEM")
+	return c
+}
+
+// readBounded reads at most limit bytes and refuses more.
+func readBounded(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, &usageError{err: fmt.Errorf("standard input is larger than %d bytes", limit)}
+	}
+	return data, nil
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// clientCertificate is a certificate as the API shows it.
+type clientCertificate struct {
+	ID          string `json:"id"`
+	Status      string `json:"status"`
+	CommonName  string `json:"common_name"`
+	Serial      string `json:"serial_number"`
+	Fingerprint string `json:"fingerprint_sha256"`
+	IssuedOn    string `json:"issued_on"`
+	ExpiresOn   string `json:"expires_on"`
+	Signature   string `json:"signature"`
+	SKI         string `json:"ski"`
+	Certificate string `json:"certificate"`
+	Authority   struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+	} `json:"certificate_authority"`
+
+	raw json.RawMessage
+}
+
+// UnmarshalJSON keeps the answer as it came, for --json.
+func (c *clientCertificate) UnmarshalJSON(data []byte) error {
+	type plain clientCertificate
+	if err := json.Unmarshal(data, (*plain)(c)); err != nil {
+		return err
+	}
+	c.raw = append(json.RawMessage(nil), data...)
+	return nil
+}
+
+func newCert(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "cert",
+		Short: "Issue, list, show, revoke, hold and reactivate certificates",
+		Long: `cert works on the certificates of a checkpoint: on the running server by its API, or on the store in --data
+when no server runs. A certificate is named by its id, its serial number (hex in any spelling), its SHA-256
+fingerprint, or its common name when only one has it.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newCertIssue(e), newCertList(e), newCertShow(e),
+		newCertStep(e, certStep{
+			use: "revoke", short: "Revoke a certificate for good: refused from now on, open connections are cut", done: "revoked",
+			long: `revoke is final. The certificate is refused by every new and resumed handshake and every further request, its open
+connections are cut, and CRL and OCSP say so within a second. Use hold for what you may want to undo.`,
+			reason: true, method: "DELETE",
+		}),
+		newCertStep(e, certStep{
+			use: "hold", short: "Put a certificate on hold: like revoke, but reactivate undoes it", done: "on hold",
+			long: "hold revokes with reason certificateHold, as a DELETE of the API without a reason does. reactivate undoes it.", method: "DELETE",
+		}),
+		newCertStep(e, certStep{
+			use: "reactivate", short: "Let a certificate on hold in again", done: "active",
+			long: "reactivate ends a hold. A certificate revoked for good stays revoked.", method: "PATCH", body: map[string]bool{"reactivate": true},
+		}))
+	return c
+}
+
+// certStep is one of the commands that change a certificate's state.
+type certStep struct {
+	use, short, long, done, method string
+	reason                         bool
+	body                           any
+}
+
+func newCertStep(e env, s certStep) *cobra.Command {
+	var t target
+	var reason string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: s.use + " CERT", Short: s.short, Long: s.long,
+		Example: "  sekisho cert " + s.use + " 028a07ebc6f20d73acfe2366f5d4afe2fea2b37f",
+		Args:    exactArgs(1, "sekisho cert "+s.use+" SERIAL"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
+				zone, cert, err := t.find(ctx, a, args[0])
+				if err != nil {
+					return err
+				}
+				path := "/zones/" + zone + "/client_certificates/" + cert.ID
+				if s.reason {
+					path += "?reason=" + url.QueryEscape(reason)
+				}
+				var after clientCertificate
+				if err := a.call(ctx, s.method, path, s.body, &after); err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(e, after.raw)
+				}
+				_, err = fmt.Fprintf(e.stdout, "%s %s: %s\n", cert.Serial, cert.CommonName, s.done)
+				return err
+			})
+		},
+	}
+	t.flags(c)
+	t.zoneFlag(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print the certificate as JSON")
+	if s.reason {
+		c.Flags().StringVar(&reason, "reason", "unspecified", "RFC 5280 `REASON`: unspecified, keyCompromise (blocks the key for good), affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn")
+	}
+	return c
+}
+
+func newCertList(e env) *cobra.Command {
+	var t target
+	var status, cn, serial string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "list", Short: "List what was issued, newest first",
+		Example: "  sekisho cert list --status revoked\n  sekisho cert list --serial 02:8A:07:EB --json",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
+				zone, err := t.zoneID(ctx, a)
+				if err != nil {
+					return err
+				}
+				query := url.Values{}
+				for key, value := range map[string]string{"status": status, "common_name": cn, "serial_number": serial} {
+					if value != "" {
+						query.Set(key, value)
+					}
+				}
+				certs, err := listCertificates(ctx, a, zone, query)
+				if err != nil {
+					return err
+				}
+				return printCertificates(e, certs, asJSON)
+			})
+		},
+	}
+	t.flags(c)
+	t.zoneFlag(c)
+	c.Flags().StringVar(&status, "status", "", "only `STATUS`: active, revoked")
+	c.Flags().StringVar(&cn, "cn", "", "only this common `NAME`")
+	c.Flags().StringVar(&serial, "serial", "", "only this serial number, `HEX` in any spelling")
+	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return c
+}
+
+// listCertificates reads every page.
+func listCertificates(ctx context.Context, a *api, zone string, query url.Values) ([]clientCertificate, error) {
+	all := []clientCertificate{}
+	query.Set("per_page", "50")
+	for page := 1; ; page++ {
+		query.Set("page", strconv.Itoa(page))
+		env, err := a.send(ctx, "GET", "/zones/"+zone+"/client_certificates?"+query.Encode(), nil)
+		if err != nil {
+			return nil, err
+		}
+		var rows []clientCertificate
+		if err := json.Unmarshal(env.Result, &rows); err != nil {
+			return nil, fmt.Errorf("list of certificates: %w", err)
+		}
+		all = append(all, rows...)
+		if len(rows) == 0 || page >= env.ResultInfo.TotalPages {
+			return all, nil
+		}
+	}
+}
+
+func printCertificates(e env, certs []clientCertificate, asJSON bool) error {
+	if asJSON {
+		raw := make([]json.RawMessage, len(certs))
+		for i, c := range certs {
+			raw[i] = c.raw
+		}
+		return printJSON(e, raw)
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SERIAL\tSTATUS\tEXPIRES\tCOMMON NAME\tID")
+	for _, c := range certs {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Serial, c.Status, c.ExpiresOn, c.CommonName, c.ID)
+	}
+	return w.Flush()
+}
+
+func newCertShow(e env) *cobra.Command {
+	var t target
+	var asJSON, asPEM bool
+	c := &cobra.Command{
+		Use: "show CERT", Short: "Show one certificate",
+		Args: exactArgs(1, "sekisho cert show SERIAL"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
+				_, cert, err := t.find(ctx, a, args[0])
+				if err != nil {
+					return err
+				}
+				switch {
+				case asJSON:
+					return printJSON(e, cert.raw)
+				case asPEM:
+					_, err = fmt.Fprint(e.stdout, cert.Certificate)
+					return err
+				}
+				_, err = fmt.Fprintf(e.stdout, "common name  %s\nserial       %s\nstatus       %s\nissued       %s\nexpires      %s\nissuer       %s\nsignature    %s\nski          %s\nsha256       %s\nid           %s\n",
+					cert.CommonName, cert.Serial, cert.Status, cert.IssuedOn, cert.ExpiresOn, cert.Authority.Name, cert.Signature, cert.SKI, cert.Fingerprint, cert.ID)
+				return err
+			})
+		},
+	}
+	t.flags(c)
+	t.zoneFlag(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	c.Flags().BoolVar(&asPEM, "pem", false, "print only the certificate in PEM")
+	return c
+}
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// find resolves what a person wrote: an id, a fingerprint, a serial number or a common name.
+func (t *target) find(ctx context.Context, a *api, ref string) (zone string, cert clientCertificate, err error) {
+	if zone, err = t.zoneID(ctx, a); err != nil {
+		return "", cert, err
+	}
+	if uuidForm.MatchString(strings.ToLower(ref)) {
+		err = a.call(ctx, "GET", "/zones/"+zone+"/client_certificates/"+strings.ToLower(ref), nil, &cert)
+		return zone, cert, err
+	}
+	hex := strings.TrimPrefix(strings.ReplaceAll(strings.ToLower(ref), ":", ""), "0x")
+	keys := []string{"serial_number", "common_name"}
+	if len(hex) == 64 {
+		keys = []string{"fingerprint_sha256", "common_name"}
+	}
+	if strings.Trim(hex, "0123456789abcdef") != "" {
+		keys = []string{"common_name"}
+	}
+	for _, key := range keys {
+		certs, err := listCertificates(ctx, a, zone, url.Values{key: {ref}})
+		if err != nil {
+			return "", cert, err
+		}
+		switch len(certs) {
+		case 0:
+		case 1:
+			return zone, certs[0], nil
+		default:
+			return "", cert, &usageError{err: fmt.Errorf("%d certificates have the common name %q", len(certs), ref), hint: "name one by its serial number: sekisho cert list --cn '" + ref + "'"}
+		}
+	}
+	return "", cert, &hinted{err: fmt.Errorf("no certificate %q", ref), hint: "sekisho cert list shows what there is"}
+}
+
+// zoneID finds the zone that a command is about.
+func (t *target) zoneID(ctx context.Context, a *api) (string, error) {
+	var zones []struct{ ID, Name string }
+	path := "/zones?per_page=50"
+	if t.zone != "" {
+		path += "&name=" + url.QueryEscape(t.zone)
+	}
+	if err := a.call(ctx, "GET", path, nil, &zones); err != nil {
+		return "", err
+	}
+	switch {
+	case len(zones) == 1:
+		return zones[0].ID, nil
+	case len(zones) == 0:
+		return "", &hinted{err: fmt.Errorf("no zone %q", t.zone), hint: "zones come from the configuration file"}
+	}
+	names := make([]string, len(zones))
+	for i, z := range zones {
+		names[i] = z.Name
+	}
+	return "", &usageError{err: errors.New("there are several zones"), hint: "choose one with --zone: " + strings.Join(names, ", ")}
+}
+
+func printJSON(e env, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "%s\n", data)
+	return err
+}
+
+// refuseOverwrite returns an error when one of the files exists.
+func refuseOverwrite(paths ...string) error {
+	for _, p := range paths {
+		if _, err := os.Lstat(p); err == nil {
+			return &usageError{err: fmt.Errorf("%s exists", p), hint: "choose another name with --out, or move it away: keys are never overwritten"}
+		}
+	}
+	return nil
+}

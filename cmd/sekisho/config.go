@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"sekisho/internal/admin"
+	"sekisho/internal/pkix"
+)
+
+// Config is the whole of sekisho.yaml. Unknown keys are refused with their line and column; every key left out has the
+// default given here. Secrets are never in the file, only the paths of files that hold them.
+type Config struct {
+	Listen Listen        `yaml:"listen"`
+	Data   string        `yaml:"data"` // directory of all state; default ./sekisho-data. The flag --data wins
+	Log    LogConfig     `yaml:"log"`
+	PKI    PKIConfig     `yaml:"pki"`
+	Keys   KeysConfig    `yaml:"keys"`
+	Admin  AdminConfig   `yaml:"admin"`
+	Limits LimitsConfig  `yaml:"limits"`
+	Zones  []ZoneConfig  `yaml:"zones"`
+	Hosts  []HostConfig  `yaml:"hosts"`
+	Drain  time.Duration `yaml:"drain"` // how long requests in flight may take at shutdown; default 10s
+}
+
+// Listen names the addresses, HOST:PORT each; port 0 takes a free one, "off" closes a listener that may be closed.
+type Listen struct {
+	Edge    EdgeListeners `yaml:"edge"`    // one address, or a map from a listener's name to its address; default ":8443"
+	Admin   string        `yaml:"admin"`   // default 127.0.0.1:8440; other than loopback demands admin.tls
+	PKI     string        `yaml:"pki"`     // CRL, OCSP and CA certificates over plain HTTP; default ":8441"
+	Metrics string        `yaml:"metrics"` // default 127.0.0.1:9440; "off" closes it
+}
+
+// EdgeListener is one TLS listener of the edge. A host may be bound to some of them by name.
+type EdgeListener struct {
+	Name    string
+	Address string
+}
+
+// EdgeListeners are the edge's listeners in the order of the file.
+type EdgeListeners []EdgeListener
+
+// UnmarshalYAML takes a single address, which becomes the listener "edge", or a map.
+func (l *EdgeListeners) UnmarshalYAML(unmarshal func(any) error) error {
+	var one string
+	if err := unmarshal(&one); err == nil {
+		*l = EdgeListeners{{Name: "edge", Address: one}}
+		return nil
+	}
+	var many yaml.MapSlice
+	if err := unmarshal(&many); err != nil {
+		return errors.New("listen.edge takes an address such as \":8443\", or a map from names to addresses")
+	}
+	for _, item := range many {
+		name, okName := item.Key.(string)
+		address, okAddress := item.Value.(string)
+		if !okName || !okAddress {
+			return fmt.Errorf("listen.edge: %v: %v: both must be text; quote the address", item.Key, item.Value)
+		}
+		*l = append(*l, EdgeListener{name, address})
+	}
+	return nil
+}
+
+// LogConfig says what is logged, how and where to.
+type LogConfig struct {
+	Level  string `yaml:"level"`  // debug, info (default), warn, error
+	Format string `yaml:"format"` // text (default) or json
+	Access string `yaml:"access"` // one line per request: stderr (default), off, or the path of a file
+}
+
+// PKIConfig is about what certificates say of their CA.
+type PKIConfig struct {
+	URL     string `yaml:"url"`      // base of the CRL, OCSP and issuer addresses in certificates; default http:// and the pki listener
+	KeyType string `yaml:"key_type"` // of the root and issuing CA made at first start: ecdsa-p256 (default), ecdsa-p384, rsa-3072, rsa-4096, ed25519, ml-dsa-65
+	Root    string `yaml:"root"`     // subject of the root; default CN=sekisho Root CA
+	Issuing string `yaml:"issuing"`  // subject of the issuing CA; default CN=sekisho Issuing CA
+}
+
+// KeysConfig is about private keys at rest.
+type KeysConfig struct {
+	PassphraseFile string `yaml:"passphrase_file"` // encrypts the key files; default: none, they are protected by their mode 0600
+}
+
+// AdminConfig is about the admin API.
+type AdminConfig struct {
+	Email string      `yaml:"email"` // owner of the first token; default admin@localhost
+	Names []string    `yaml:"names"` // host names the API answers to beside localhost and its addresses
+	TLS   *CertConfig `yaml:"tls"`   // demanded when listen.admin is not on loopback
+}
+
+// LimitsConfig bounds what clients may cost; zero keeps the default in parentheses.
+type LimitsConfig struct {
+	HandshakeTimeout time.Duration `yaml:"handshake_timeout"` // (10s)
+	HeaderTimeout    time.Duration `yaml:"header_timeout"`    // (10s)
+	IdleTimeout      time.Duration `yaml:"idle_timeout"`      // (120s)
+	HeaderBytes      int           `yaml:"header_bytes"`      // (65536) of a request
+	HandshakesPerIP  int           `yaml:"handshakes_per_ip"` // (256) in progress at once
+	Connections      int           `yaml:"connections"`       // (100000)
+}
+
+// ZoneConfig is a domain under which hosts and client certificates are grouped, as in Cloudflare's API.
+type ZoneConfig struct {
+	Name string `yaml:"name"`
+	ID   string `yaml:"id"` // 32 lower hex digits; default: made at first start and kept
+}
+
+// HostConfig is one name that the edge answers for.
+type HostConfig struct {
+	Name           string           `yaml:"name"`            // "api.example.com" or "*.example.com"
+	Names          []string         `yaml:"names"`           // further names and addresses of the same host
+	Zone           string           `yaml:"zone"`            // default: the longest zone that the name ends in, else a zone of the host's own name
+	Listeners      []string         `yaml:"listeners"`       // names of edge listeners; default: all
+	Default        bool             `yaml:"default"`         // serves clients that send no server name; at most one name
+	Upstreams      []string         `yaml:"upstreams"`       // http, https, h2c, h2s URLs or unix:///path; exactly one of upstreams and echo
+	Echo           bool             `yaml:"echo"`            // answer with what the upstream would have got
+	UpstreamTLS    UpstreamTLS      `yaml:"upstream_tls"`    // for https and h2s upstreams
+	Certificate    CertConfig       `yaml:"certificate"`     // default: issued and renewed by our own CA
+	ClientAuth     ClientAuthConfig `yaml:"client_auth"`     // default: off
+	Forward        []string         `yaml:"forward"`         // rfc9440, cf, xfcc, xfcc-cert, or none; default [rfc9440]
+	AllowedOrigins []string         `yaml:"allowed_origins"` // browser origins that may send unsafe cross-origin requests
+	NoOriginGuard  bool             `yaml:"no_origin_guard"` // let cross-origin browser requests through; by default a host that asks for certificates refuses unsafe ones
+	MinTLS         string           `yaml:"min_tls"`         // "1.2" (default) or "1.3"
+}
+
+// UpstreamTLS is how the edge speaks TLS to origins.
+type UpstreamTLS struct {
+	CA         string `yaml:"ca"`          // PEM file of the origin's CA; default: the system's
+	Cert       string `yaml:"cert"`        // client certificate shown to the origin
+	Key        string `yaml:"key"`         // its key
+	ServerName string `yaml:"server_name"` // default: the host of the URL
+}
+
+// CertConfig is a certificate chain and its key in PEM files.
+type CertConfig struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// ClientAuthConfig is how a host treats client certificates.
+type ClientAuthConfig struct {
+	Mode   string   `yaml:"mode"`   // off, request or require
+	CA     []string `yaml:"ca"`     // PEM files, or "managed" for our own CA; default [managed]
+	Refuse string   `yaml:"refuse"` // http (default): an HTTP 403 that says why; handshake: a TLS alert. Only with mode require
+}
+
+// loadConfig reads a file strictly. Its errors name the line and column.
+func loadConfig(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	var c Config
+	decoder := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict(), yaml.DisallowUnknownField())
+	if err := decoder.Decode(&c); err != nil && len(bytes.TrimSpace(data)) > 0 {
+		return Config{}, fmt.Errorf("configuration %s: %s", path, strings.TrimRight(yaml.FormatError(err, false, true), "\n"))
+	}
+	return c, nil
+}
+
+// withDefaults fills what was left out.
+func (c Config) withDefaults() Config {
+	set := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	if len(c.Listen.Edge) == 0 {
+		c.Listen.Edge = EdgeListeners{{Name: "edge", Address: ":8443"}}
+	}
+	set(&c.Listen.Admin, "127.0.0.1:8440")
+	set(&c.Listen.PKI, ":8441")
+	set(&c.Listen.Metrics, "127.0.0.1:9440")
+	set(&c.Data, "sekisho-data")
+	set(&c.Log.Level, "info")
+	set(&c.Log.Format, "text")
+	set(&c.Log.Access, "stderr")
+	set(&c.PKI.KeyType, "ecdsa-p256")
+	set(&c.Admin.Email, "admin@localhost")
+	if c.Drain == 0 {
+		c.Drain = 10 * time.Second
+	}
+	return c
+}
+
+// check finds the contradictions that no single field shows.
+func (c Config) check() error {
+	var errs []error
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(c.Log.Level)) {
+		errs = append(errs, fmt.Errorf("log.level %q: use debug, info, warn or error", c.Log.Level))
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		errs = append(errs, fmt.Errorf("log.format %q: use text or json", c.Log.Format))
+	}
+	if _, err := pkix.ParseKeyType(c.PKI.KeyType); err != nil {
+		errs = append(errs, fmt.Errorf("pki.key_type: %w", err))
+	}
+	if c.PKI.URL != "" {
+		if u, err := url.Parse(c.PKI.URL); err != nil || u.Scheme != "http" || u.Host == "" {
+			errs = append(errs, fmt.Errorf("pki.url %q: use http://HOST[:PORT] without TLS (RFC 5280, Section 8: fetching a CRL must not need a certificate)", c.PKI.URL))
+		}
+	}
+	if c.Listen.Admin != "off" {
+		if err := admin.CheckAddress(c.Listen.Admin, c.Admin.TLS != nil); err != nil {
+			errs = append(errs, fmt.Errorf("listen.admin: %w", err))
+		}
+	}
+	for _, l := range []struct {
+		key   string
+		value int64
+	}{
+		{"handshake_timeout", int64(c.Limits.HandshakeTimeout)}, {"header_timeout", int64(c.Limits.HeaderTimeout)}, {"idle_timeout", int64(c.Limits.IdleTimeout)},
+		{"header_bytes", int64(c.Limits.HeaderBytes)}, {"handshakes_per_ip", int64(c.Limits.HandshakesPerIP)}, {"connections", int64(c.Limits.Connections)},
+	} {
+		if l.value < 0 {
+			errs = append(errs, fmt.Errorf("limits.%s must not be negative; 0 keeps the default", l.key))
+		}
+	}
+	if len(c.Hosts) == 0 {
+		errs = append(errs, errors.New("hosts: none; the edge would answer for no name"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+)
+
+func newConfig(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "config",
+		Short: "Check a configuration file, or have a running server read it again",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newConfigCheck(e), newConfigReload(e))
+	return c
+}
+
+func newConfigCheck(e env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a configuration file and print what would be in force",
+		Long: `check reads the file and every file it names, as serve would, and prints the effective configuration.
+Mistakes name the line and column; warnings go to standard error. Nothing is changed or contacted.
+Exit codes: 0 fine, 2 not.`,
+		Args: exactArgs(1, "sekisho config check sekisho.yaml"),
+		RunE: func(c *cobra.Command, args []string) error { return configCheck(c.Context(), e, args[0]) },
+	}
+}
+
+func configCheck(ctx context.Context, e env, path string) error {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return &usageError{err: err}
+	}
+	cfg = cfg.withDefaults()
+	b := &baseBuilder{cfg: cfg}
+	_, err = b.build(ctx)
+	for _, w := range b.warnings {
+		fmt.Fprintf(e.stderr, "warning: %s\n", w)
+	}
+	if err = errors.Join(cfg.check(), err); err != nil {
+		return &usageError{err: fmt.Errorf("configuration %s: %w", path, err)}
+	}
+	out, err := yaml.Marshal(cfg)
+	if err != nil {
+		return err
+	}
+	_, err = e.stdout.Write(out)
+	return err
+}
+
+func newConfigReload(e env) *cobra.Command {
+	var t target
+	c := &cobra.Command{
+		Use:   "reload",
+		Short: "Have the running server read its configuration file again: swapped whole, or nothing changes",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
+				if err := a.call(ctx, "POST", "/sekisho/config/reload", nil, nil); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(e.stdout, "reloaded")
+				return err
+			})
+		},
+	}
+	t.flags(c)
+	return c
+}
+
+// exactArgs is cobra.ExactArgs with an example in the hint.
+func exactArgs(n int, example string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return &usageError{err: fmt.Errorf("%d arguments given, %d wanted", len(args), n), hint: "try: " + example}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,383 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"sekisho/internal/admin"
+	"sekisho/internal/ca"
+	"sekisho/internal/ca/responder"
+	"sekisho/internal/edge"
+	"sekisho/internal/revocation"
+	"sekisho/internal/servercert"
+	"sekisho/internal/site"
+	"sekisho/internal/telemetry"
+	"sekisho/internal/trust"
+	"sekisho/internal/verify"
+)
+
+// server is everything that `sekisho serve` holds together. The build methods run once, in order, on one goroutine;
+// afterwards only the pieces, each safe for concurrent use, are shared.
+type server struct {
+	env    env
+	flags  serveFlags
+	cfg    Config
+	logger *slog.Logger
+	access *slog.Logger
+
+	house *house // nil without state (--cert)
+
+	index    *revocation.Index
+	verifier *verify.Verifier
+	sites    *site.Source
+	certs    *servercert.Manager
+	edge     *edge.Server
+
+	urls    map[string]string // by listener: edge, admin, pki, metrics
+	pki     net.Listener
+	tasks   []func(context.Context) error // served side by side until the context ends
+	closers []func() error                // in reverse order
+	ready   readyFile
+}
+
+// newServer returns a server with its loggers.
+func newServer(e env, f serveFlags, cfg Config) (*server, error) {
+	s := &server{env: e, flags: f, cfg: cfg, urls: make(map[string]string)}
+	logs, err := telemetry.NewLogs(telemetry.LogConfig{Level: cfg.Log.Level, Format: cfg.Log.Format, Access: cfg.Log.Access, Stderr: e.stderr})
+	if err != nil {
+		return nil, &usageError{err: err}
+	}
+	s.logger, s.access = logs.Logger, logs.Access
+	s.closers = append(s.closers, logs.Close)
+	return s, nil
+}
+
+// close releases what the build methods opened, last first.
+func (s *server) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		if err := s.closers[i](); err != nil {
+			s.logger.Error("close", "error", err)
+		}
+	}
+}
+
+// stateless reports whether the server runs without a data directory, CA and API.
+func (s *server) stateless() bool { return s.flags.cert != "" && s.flags.data == "" }
+
+// buildHouse opens the data directory and makes the CA ready. The pki listener is opened in between because its address
+// stands in the certificates.
+func (s *server) buildHouse(ctx context.Context) error {
+	s.index = revocation.NewIndex()
+	if s.stateless() {
+		return nil
+	}
+	var err error
+	if s.house, err = openHouse(ctx, s.cfg, s.logger); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.house.close)
+	if err := s.openPKI(); err != nil {
+		return err
+	}
+	if err := s.house.openCA(ctx, s.cfg.PKI, s.certificateChanged); err != nil {
+		return err
+	}
+	s.tasks = append(s.tasks, s.house.authority.Run)
+	return nil
+}
+
+// openPKI opens the listener of CRL, OCSP and CA certificates and fixes their URL.
+func (s *server) openPKI() error {
+	if s.cfg.Listen.PKI == "off" {
+		if s.cfg.PKI.URL == "" {
+			return &usageError{err: errors.New("listen.pki is off and pki.url is not set"), hint: "certificates need an address for their CRL and OCSP answers: set pki.url"}
+		}
+		return nil
+	}
+	ln, err := listen("pki", s.cfg.Listen.PKI)
+	if err != nil {
+		return err
+	}
+	s.pki = ln
+	s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
+	s.urls["pki"] = "http://" + reachable(ln.Addr(), "127.0.0.1")
+	if s.cfg.PKI.URL == "" {
+		s.cfg.PKI.URL = s.urls["pki"]
+	}
+	s.tasks = append(s.tasks, func(ctx context.Context) error {
+		handler := responder.New(responder.Config{Authority: s.house.authority, Logger: s.logger})
+		return serveHTTP(ctx, ln, handler, s.logger, s.cfg.Drain)
+	})
+	return nil
+}
+
+// certificateChanged is called by the CA after a transition is durable and before the caller has its answer: the index
+// first, so that every request and handshake from now on sees it, then the connections that are open.
+func (s *server) certificateChanged(c ca.Certificate) {
+	s.index.Apply(revocation.Change{
+		Entry:   revocation.Entry{ID: c.CertID(), Reason: c.Reason, At: c.RevokedAt},
+		Revoked: c.Status == ca.Revoked,
+	})
+	if c.Status == ca.Revoked && s.edge != nil {
+		s.edge.Cut(c.CertID())
+	}
+}
+
+// buildRevocation loads every revoked certificate before anything listens for clients.
+func (s *server) buildRevocation(ctx context.Context) error {
+	s.verifier = verify.New(verify.Config{Revocation: s.index})
+	if s.house == nil {
+		return nil
+	}
+	start := time.Now()
+	_, rows, err := s.house.store.Revoked(ctx, "", -1, time.Now())
+	if err != nil {
+		return fmt.Errorf("load revoked certificates: %w", err)
+	}
+	n, err := s.index.Load(entries(rows))
+	if err != nil {
+		return fmt.Errorf("load revoked certificates: %w", err)
+	}
+	s.logger.InfoContext(ctx, "revoked certificates loaded", "count", n, "seconds", time.Since(start).Seconds())
+	return nil
+}
+
+func entries(rows iter.Seq2[ca.RevokedRow, error]) iter.Seq2[revocation.Entry, error] {
+	return func(yield func(revocation.Entry, error) bool) {
+		for row, err := range rows {
+			if !yield(revocation.Entry{ID: row.ID, Reason: row.Reason, At: row.At}, err) {
+				return
+			}
+		}
+	}
+}
+
+// buildSites reads the files that the configuration names, has certificates issued, and makes the first snapshot.
+func (s *server) buildSites(ctx context.Context) error {
+	var records site.Records
+	if s.house != nil {
+		records = s.house.store
+	}
+	s.certs = &servercert.Manager{Logger: s.logger}
+	s.tasks = append(s.tasks, s.certs.Run)
+	s.sites = site.NewSource(records, func() {
+		if s.edge != nil {
+			s.edge.SnapshotChanged()
+		}
+	})
+	return s.applyConfig(ctx, s.cfg)
+}
+
+// applyConfig makes the hosts of a configuration the ones in force, or changes nothing.
+func (s *server) applyConfig(ctx context.Context, cfg Config) error {
+	b := &baseBuilder{cfg: cfg}
+	if s.house != nil {
+		b.managed = managedCA(s.house.authority)
+		b.zone = func(ctx context.Context, z site.Zone) (site.Zone, error) {
+			z.AccountID = s.house.accountID
+			return s.house.store.EnsureZone(ctx, z)
+		}
+		b.issue = func(ctx context.Context, names []string) (*servercert.Source, error) {
+			return servercert.Issued(ctx, servercert.IssuedConfig{Authority: s.house.authority, Keys: s.house.keys, Names: names})
+		}
+	}
+	base, err := b.build(ctx)
+	if err != nil {
+		return err
+	}
+	if s.flags.dev {
+		if err := s.seedAssociation(ctx, base.Hosts[0].Zone); err != nil {
+			return err
+		}
+	}
+	for _, w := range b.warnings {
+		s.logger.WarnContext(ctx, "configuration", "warning", w)
+	}
+	if err := s.sites.SetBase(ctx, base); err != nil {
+		return err
+	}
+	s.certs.SetSources(b.sources)
+	return nil
+}
+
+// reload reads the configuration file again. Listeners, data directory and limits stay as they were at start.
+func (s *server) reload(ctx context.Context) error {
+	if s.flags.config == "" {
+		return errors.New("there is no configuration file to reload: the server runs with --dev or --cert")
+	}
+	cfg, err := s.flags.resolve()
+	if err != nil {
+		return err
+	}
+	if err := s.applyConfig(ctx, cfg); err != nil {
+		return err
+	}
+	s.logger.InfoContext(ctx, "configuration reloaded", "hosts", len(s.sites.Load().Hosts()))
+	return nil
+}
+
+// managedCA is the house's own CA as hosts trust it: paths end at the issuing CA, so the root needs not be sent.
+func managedCA(a *ca.Authority) trust.CA {
+	return trust.CA{Name: "managed", Anchors: a.IssuingCertificates()}
+}
+
+// buildEdge opens the edge's listeners. Everything a handshake needs is in memory by now.
+func (s *server) buildEdge(context.Context) error {
+	l := s.cfg.Limits
+	cfg := edge.Config{
+		Snapshot: s.sites.Load, Verifier: s.verifier, Revocation: s.index, Logger: s.logger, AccessLog: s.access,
+		Limits: edge.Limits{
+			HandshakeTimeout: l.HandshakeTimeout, HeaderTimeout: l.HeaderTimeout, IdleTimeout: l.IdleTimeout,
+			DrainTimeout: s.cfg.Drain, MaxHeaderBytes: l.HeaderBytes, HandshakesPerIP: l.HandshakesPerIP, MaxConnections: l.Connections,
+		},
+	}
+	if s.house != nil {
+		cfg.Tickets, cfg.Seal = s.house.store, s.house.keys
+	}
+	var err error
+	if s.edge, err = edge.New(cfg); err != nil {
+		return err
+	}
+	s.tasks = append(s.tasks, s.edge.Run)
+	for i, l := range s.cfg.Listen.Edge {
+		ln, err := listen("edge", l.Address)
+		if err != nil {
+			return err
+		}
+		s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
+		if i == 0 {
+			s.urls["edge"] = "https://" + reachable(ln.Addr(), "localhost")
+		}
+		s.logger.Info("edge listens", "listener", l.Name, "address", ln.Addr().String())
+		s.tasks = append(s.tasks, func(ctx context.Context) error { return s.edge.Serve(ctx, l.Name, ln) })
+	}
+	return nil
+}
+
+// buildAdmin opens the admin API.
+func (s *server) buildAdmin(ctx context.Context) error {
+	if s.cfg.Listen.Admin == "off" || s.house == nil {
+		return nil
+	}
+	c := s.house.adminConfig()
+	c.SiteChanged, c.Reload, c.Hostnames = s.sites.Refresh, s.reload, s.cfg.Admin.Names
+	c.Hosts = func() []*site.Host { return s.sites.Load().Hosts() }
+	handler, err := admin.New(c)
+	if err != nil {
+		return err
+	}
+	if err := admin.CheckAddress(s.cfg.Listen.Admin, s.cfg.Admin.TLS != nil); err != nil {
+		return &usageError{err: err, hint: "set admin.tls with cert and key, or listen on 127.0.0.1"}
+	}
+	config, err := s.adminTLS(ctx)
+	if err != nil {
+		return err
+	}
+	ln, err := listen("admin", s.cfg.Listen.Admin)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
+	scheme := "http://"
+	if s.cfg.Admin.TLS != nil {
+		scheme = "https://"
+	}
+	s.urls["admin"] = scheme + reachable(ln.Addr(), "127.0.0.1")
+	wrapped := admin.Listener(ln, config)
+	if s.cfg.Admin.TLS != nil {
+		wrapped = tls.NewListener(ln, config)
+	}
+	s.tasks = append(s.tasks, func(ctx context.Context) error { return serveHTTP(ctx, wrapped, handler, s.logger, s.cfg.Drain) })
+	return nil
+}
+
+// adminTLS is the configuration of the admin port: the operator's certificate, or one of our CA for localhost.
+func (s *server) adminTLS(ctx context.Context) (*tls.Config, error) {
+	var source *servercert.Source
+	var err error
+	if c := s.cfg.Admin.TLS; c != nil {
+		source, err = servercert.FromFiles(c.Cert, c.Key)
+	} else {
+		source, err = servercert.Issued(ctx, servercert.IssuedConfig{
+			Authority: s.house.authority, Keys: s.house.keys, Names: []string{"localhost", "127.0.0.1", "::1"},
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("certificate of the admin API: %w", err)
+	}
+	s.certs.AddSource(source)
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: source.Certificate, NextProtos: []string{"h2", "http/1.1"}}, nil
+}
+
+// buildMetrics opens the listener of metrics and health.
+func (s *server) buildMetrics(context.Context) error {
+	if s.cfg.Listen.Metrics == "off" {
+		return nil
+	}
+	ln, err := listen("metrics", s.cfg.Listen.Metrics)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
+	s.urls["metrics"] = "http://" + reachable(ln.Addr(), "127.0.0.1") + "/metrics"
+	handler := telemetry.Handler(telemetry.Sources{Edge: s.edge.Metrics, CA: s.authorityMetrics(), Revoked: s.index.Len})
+	s.tasks = append(s.tasks, func(ctx context.Context) error { return serveHTTP(ctx, ln, handler, s.logger, s.cfg.Drain) })
+	return nil
+}
+
+func (s *server) authorityMetrics() func() ca.Metrics {
+	if s.house == nil {
+		return nil
+	}
+	return s.house.authority.Metrics
+}
+
+// serveHTTP serves a handler until ctx ends, then drains.
+func serveHTTP(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger, drain time.Duration) error {
+	srv := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ln) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	drained, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if err := srv.Shutdown(drained); err != nil {
+		_ = srv.Close() // the drain ran out of time: what is left is cut
+	}
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// reachable is a listener's address as a client on this machine writes it; a wildcard address becomes host.
+func reachable(addr net.Addr, host string) string {
+	h, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(h); ip == nil || ip.IsUnspecified() || (host == "localhost" && ip.IsLoopback()) {
+		h = host
+	}
+	return net.JoinHostPort(h, port)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sekisho/internal/store"
+)
+
+// target says which checkpoint a command talks to: a server by URL, the server that runs on a data directory, or, when
+// none does, the data directory itself.
+type target struct {
+	server string
+	token  string
+	data   string
+	ca     string
+	zone   string
+}
+
+func (t *target) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&t.server, "server", "", "admin API of a running server, `URL` (default: the one that runs on --data, else the store itself)")
+	f.StringVar(&t.token, "token", "", "file that holds the API token (default: $SEKISHO_TOKEN, else DATA/token)")
+	f.StringVar(&t.ca, "server-ca", "", "PEM `FILE` of the CA of an https --server")
+	f.StringVar(&t.data, "data", "sekisho-data", "`DIR` of the server's state")
+}
+
+func (t *target) zoneFlag(c *cobra.Command) {
+	c.Flags().StringVar(&t.zone, "zone", "", "`NAME` of the zone (default: the only one)")
+}
+
+// api is a client of the admin API. close ends what was opened for it.
+type api struct {
+	base   string // .../client/v4
+	token  string
+	client *http.Client
+	close  func() error
+}
+
+// open finds the target. Errors say which place was tried.
+func (t *target) open(ctx context.Context, e env) (*api, error) {
+	token, err := t.readToken(e)
+	if err != nil {
+		return nil, err
+	}
+	if t.server != "" {
+		return t.remote(strings.TrimSuffix(t.server, "/"), token)
+	}
+	if store.Held(t.data) {
+		data, err := os.ReadFile(filepath.Join(t.data, "server.json"))
+		if err != nil {
+			return nil, &hinted{err: fmt.Errorf("a server holds %s but does not say where it listens: %w", t.data, err), hint: "is it still starting? otherwise give --server URL"}
+		}
+		var ready readyFile
+		if err := json.Unmarshal(data, &ready); err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(t.data, "server.json"), err)
+		}
+		if ready.Admin == "" {
+			return nil, &hinted{err: fmt.Errorf("the server on %s has no admin API", t.data), hint: "set listen.admin in its configuration"}
+		}
+		if token == "" {
+			token = ready.Token
+		}
+		return t.remote(ready.Admin, token)
+	}
+	return t.local(ctx, e)
+}
+
+func (t *target) readToken(e env) (string, error) {
+	if t.token != "" {
+		data, err := os.ReadFile(t.token)
+		if err != nil {
+			return "", fmt.Errorf("--token: %w", err)
+		}
+		return strings.TrimSpace(string(data)), nil
+	}
+	return e.getenv("SEKISHO_TOKEN"), nil
+}
+
+func (t *target) remote(server, token string) (*api, error) {
+	transport := &http.Transport{ForceAttemptHTTP2: true, ResponseHeaderTimeout: 30 * time.Second}
+	if t.ca != "" {
+		data, err := os.ReadFile(t.ca)
+		if err != nil {
+			return nil, fmt.Errorf("--server-ca: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("--server-ca %s holds no certificate", t.ca)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &api{
+		base: server + "/client/v4", token: token, client: &http.Client{Transport: transport, Timeout: time.Minute},
+		close: func() error { transport.CloseIdleConnections(); return nil },
+	}, nil
+}
+
+// local opens the store and serves the same API to this process alone, so that a command does the same thing in the
+// same way whether a server runs or not.
+func (t *target) local(ctx context.Context, e env) (*api, error) {
+	if _, err := os.Stat(filepath.Join(t.data, "sekisho.db")); err != nil {
+		return nil, &hinted{err: fmt.Errorf("there is no checkpoint in %s", t.data), hint: "make one with \"sekisho ca init\" or \"sekisho serve --dev\", or name another with --data DIR or --server URL"}
+	}
+	logger := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	h, err := openHouse(ctx, Config{Data: t.data}.withDefaults(), logger)
+	if err != nil {
+		return nil, err
+	}
+	a, err := t.serveLocal(ctx, h)
+	if err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return a, nil
+}
+
+func (t *target) serveLocal(ctx context.Context, h *house) (*api, error) {
+	pki := Config{}.withDefaults().PKI
+	var err error
+	if pki.URL, err = h.store.Meta(ctx, "pki_url"); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(h.openCA(ctx, pki, nil), h.ensureZone(ctx)); err != nil {
+		return nil, err
+	}
+	handler, err := h.apiHandler()
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	serving, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- serveHTTP(serving, ln, handler, h.logger, time.Second) }()
+	a, err := t.remote("http://"+ln.Addr().String(), h.token)
+	if err != nil {
+		cancel()
+		return nil, errors.Join(err, <-done)
+	}
+	a.close = func() error {
+		a.client.CloseIdleConnections()
+		cancel()
+		return errors.Join(<-done, h.close())
+	}
+	return a, nil
+}
+
+// envelope is the answer of every call.
+type envelope struct {
+	Success bool `json:"success"`
+	Errors  []struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+		Source  *struct {
+			Pointer string `json:"pointer"`
+		} `json:"source"`
+	} `json:"errors"`
+	Result     json.RawMessage `json:"result"`
+	ResultInfo struct {
+		TotalCount int `json:"total_count"`
+		TotalPages int `json:"total_pages"`
+		Page       int `json:"page"`
+	} `json:"result_info"`
+}
+
+// call performs one call; body and result may be nil. An error of the server is returned in its own words.
+func (a *api) call(ctx context.Context, method, path string, body, result any) error {
+	env, err := a.send(ctx, method, path, body)
+	if err != nil || result == nil {
+		return err
+	}
+	if err := json.Unmarshal(env.Result, result); err != nil {
+		return fmt.Errorf("answer of %s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+func (a *api) send(ctx context.Context, method, path string, body any) (envelope, error) {
+	var env envelope
+	var reader io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return env, err
+		}
+		reader = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, a.base+path, reader)
+	if err != nil {
+		return env, &usageError{err: err, hint: "--server takes a URL such as http://127.0.0.1:8440"}
+	}
+	req.Header.Set("Authorization", "Bearer "+a.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return env, fmt.Errorf("call the admin API: %w", err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return env, fmt.Errorf("read the answer of the admin API: %w", err)
+	}
+	if err := json.Unmarshal(data, &env); err != nil {
+		return env, fmt.Errorf("the admin API answered %s with something that is not its JSON; is %s the admin address?", resp.Status, a.base)
+	}
+	if !env.Success {
+		return env, a.refusal(resp.StatusCode, env)
+	}
+	return env, nil
+}
+
+func (a *api) refusal(status int, env envelope) error {
+	var texts []string
+	for _, e := range env.Errors {
+		text := e.Message
+		if e.Source != nil && e.Source.Pointer != "" {
+			text += " (" + e.Source.Pointer + ")"
+		}
+		texts = append(texts, text)
+	}
+	err := errors.New(strings.Join(texts, "; "))
+	switch {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return &hinted{err: err, hint: "give the token with --token FILE or SEKISHO_TOKEN; the first one is in DATA/token"}
+	case status == http.StatusBadRequest:
+		return &usageError{err: err}
+	}
+	return err
+}
+
+// with opens the target for one function.
+func (t *target) with(ctx context.Context, e env, do func(context.Context, *api) error) error {
+	a, err := t.open(ctx, e)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(ctx, a), a.close())
+}

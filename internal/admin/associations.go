@@ -1,0 +1,182 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/site"
+)
+
+// associationsRequest is the body of the PUT. Absent hostnames clear the list, as an empty list does: Cloudflare's
+// older client leaves an empty one out.
+type associationsRequest struct {
+	Hostnames []string `json:"hostnames"`
+	CA        string   `json:"mtls_certificate_id"` // absent or "": the CA of the house
+}
+
+type associationsObject struct {
+	Hostnames []string `json:"hostnames"`
+}
+
+func (s *server) getAssociations(ctx context.Context, c *call, _ none) (noted, error) {
+	z, err := s.zone(ctx, c.path("zone"))
+	if err != nil {
+		return noted{}, err
+	}
+	if err := managedOnly(c.query.Get("mtls_certificate_id")); err != nil {
+		return noted{}, err
+	}
+	return s.associations(ctx, z)
+}
+
+// associations is the answer of both calls: what the API has tied. What the configuration file ties is told beside it,
+// so that the list can be sent back as it is.
+func (s *server) associations(ctx context.Context, z site.Zone) (noted, error) {
+	all, err := s.Records.Associations(ctx)
+	if err != nil {
+		return noted{}, err
+	}
+	object := associationsObject{Hostnames: []string{}}
+	for _, a := range all {
+		if a.ZoneID == z.ID && a.CAID == "" {
+			object.Hostnames = append(object.Hostnames, a.Hostname)
+		}
+	}
+	slices.Sort(object.Hostnames)
+	answer := noted{result: object}
+	for _, name := range s.tiedByFile(z.ID) {
+		answer.messages = append(answer.messages, message{
+			Code: codeReadOnly, Message: name + " is tied to this CA by the configuration file, too",
+		})
+	}
+	return answer, nil
+}
+
+// managedOnly refuses a CA that there is not. The one of the house has no id here.
+func managedOnly(id string) error {
+	switch {
+	case id == "":
+		return nil
+	case !uuid.MatchString(id):
+		return invalid("/mtls_certificate_id", "mtls_certificate_id: "+clip(id, 60)+" is no id of a CA")
+	}
+	return refuse(http.StatusNotFound, codeNotFound, "no CA has the id "+id+"; leave mtls_certificate_id out for the managed CA")
+}
+
+func (s *server) putAssociations(ctx context.Context, c *call, req associationsRequest) (noted, error) {
+	z, err := s.zone(ctx, c.path("zone"))
+	if err != nil {
+		return noted{}, err
+	}
+	if err := managedOnly(req.CA); err != nil {
+		return noted{}, err
+	}
+	tied := s.tiedByFile(z.ID)
+	names := []string{}
+	for i, hostname := range req.Hostnames {
+		pointer := fmt.Sprintf("/hostnames/%d", i)
+		name, err := s.hostnameOf(z, hostname)
+		if err != nil {
+			return noted{}, invalid(pointer, err.Error())
+		}
+		if slices.Contains(tied, name) {
+			readOnly := invalid(pointer, name+" is tied to this CA by the configuration file (client_auth of the host "+name+
+				") and cannot be changed by the API: leave it out here, or change the file")
+			readOnly.problems[0].Code = codeReadOnly
+			return noted{}, readOnly
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	entry := auditlog.Entry{
+		At: s.Now().UTC(), Actor: c.caller.Name, Action: "associations.replace", Object: z.ID, Outcome: "done",
+		Detail: map[string]string{"hostnames": clip(strings.Join(names, " "), 2000)},
+	}
+	if err := s.Records.ReplaceAssociations(ctx, z.ID, "", names, entry); err != nil {
+		return noted{}, err
+	}
+	if err := s.putIntoForce(ctx); err != nil {
+		return noted{}, err
+	}
+	return s.associations(ctx, z)
+}
+
+// putIntoForce makes the edge work by what was stored. The change is durable whatever happens here, so an error says
+// both things: it is stored, and it is not in force. It does not stop when the caller hangs up.
+func (s *server) putIntoForce(ctx context.Context) error {
+	err := s.SiteChanged(context.WithoutCancel(ctx))
+	if err == nil {
+		return nil
+	}
+	r := refuse(http.StatusInternalServerError, codeNotInForce,
+		"the change is stored but not in force: the hosts could not be built anew ("+clip(err.Error(), 300)+
+			"); it comes into force with the next reload that succeeds")
+	r.noRetry, r.cause = true, err
+	return r
+}
+
+// tiedByFile returns the names of a zone that the configuration file ties to the managed CA.
+func (s *server) tiedByFile(zoneID string) []string {
+	var names []string
+	for _, h := range s.Hosts() {
+		if h.Zone.ID == zoneID && h.ManagedByFile {
+			names = append(names, site.CanonicalName(h.Name))
+			for _, n := range h.Names {
+				names = append(names, site.CanonicalName(n))
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// hostnameOf returns a host name in the form in which it is stored, or says why it is none of the zone's. It belongs
+// to the zone when it is the zone's domain or below it, or when a host of the zone serves it.
+func (s *server) hostnameOf(z site.Zone, hostname string) (string, error) {
+	name := site.CanonicalName(strings.TrimSpace(hostname))
+	if err := checkHostname(name); err != nil {
+		return "", fmt.Errorf("%q %w", clip(hostname, 100), err)
+	}
+	domain := site.CanonicalName(z.Name)
+	if name == domain || strings.HasSuffix(name, "."+domain) {
+		return name, nil
+	}
+	for _, h := range s.Hosts() {
+		if h.Zone.ID != z.ID {
+			continue
+		}
+		for _, served := range append([]string{h.Name}, h.Names...) {
+			if site.CanonicalName(served) == name {
+				return name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%q does not belong to the zone %s: its names end in .%s", clip(hostname, 100), z.Name, domain)
+}
+
+// checkHostname refuses what can be no host name (RFC 1123, Section 2.1, with underscores, and *. before it). The name
+// is in canonical form; "" is what that makes of a bad one.
+func checkHostname(name string) error {
+	if name == "" || len(name) > 253 {
+		return errNoHostname
+	}
+	if strings.Contains(name, ":") {
+		return nil // an IPv6 address, or CanonicalName would have refused it
+	}
+	for label := range strings.SplitSeq(strings.TrimPrefix(name, "*."), ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return errNoHostname
+		}
+		for _, r := range label {
+			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_' {
+				return errNoHostname
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// quotingHint is for the commonest way to send half a body: a shell cuts an unquoted variable at its first space.
+const quotingHint = ` (hint: in a shell, quote variables inside the body: -d '{"a":"'"$VALUE"'"}'; ` +
+	`unquoted, '$VALUE' is cut at its first space)`
+
+// newlineHint is for a PEM pasted or expanded into a JSON string as it is.
+const newlineHint = ` (hint: a PEM inside JSON needs its line ends as \n: jq -n --rawfile csr FILE '{csr:$csr}' writes it so)`
+
+// bodyError answers a body that could not be read.
+func bodyError(err error) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return refuse(http.StatusRequestEntityTooLarge, codeMalformed, "the body is larger than 1 MiB")
+	}
+	return &refusal{
+		status:   http.StatusBadRequest,
+		problems: []problem{{Code: codeMalformed, Message: "the body ended before its announced length"}},
+		cause:    err,
+	}
+}
+
+// decodeJSON reads one JSON object and nothing after it. An error says at which byte, counted from 1, and what may
+// have happened to the body on its way.
+func decodeJSON(body []byte, req any) error {
+	err := json.Unmarshal(body, req)
+	if err == nil {
+		if text := strings.TrimSpace(string(body)); text[0] != '{' {
+			return refuse(http.StatusBadRequest, codeMalformed, "the body is JSON but no object: it must begin with {")
+		}
+		return nil
+	}
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return malformed(body, syntax)
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		pointer := "/" + strings.ReplaceAll(wrong.Field, ".", "/")
+		return invalid(strings.TrimSuffix(pointer, "/"), fmt.Sprintf("%s at byte %d of the body: a JSON %s is not possible here, want %s",
+			orBody(wrong.Field), wrong.Offset, wrong.Value, kindOf(wrong)))
+	}
+	return refuse(http.StatusBadRequest, codeMalformed, "Malformed JSON in request body: "+err.Error())
+}
+
+func malformed(body []byte, syntax *json.SyntaxError) error {
+	hint := ""
+	switch {
+	case strings.Contains(syntax.Error(), "unexpected end"):
+		hint = quotingHint
+	case syntax.Offset > 0 && syntax.Offset <= int64(len(body)) && body[syntax.Offset-1] < ' ':
+		hint = newlineHint
+	case body[0] == '\'' || body[0] == '$' || body[0] == '@' || syntax.Offset <= 2:
+		hint = quotingHint
+	}
+	return refuse(http.StatusBadRequest, codeMalformed, fmt.Sprintf("Malformed JSON in request body: %s at byte %d of %d%s",
+		syntax.Error(), syntax.Offset, len(body), hint))
+}
+
+func orBody(field string) string {
+	if field == "" {
+		return "the body"
+	}
+	return field
+}
+
+// kindOf names the JSON kind that a Go type is decoded from.
+func kindOf(wrong *json.UnmarshalTypeError) string {
+	switch kind := wrong.Type.Kind().String(); kind {
+	case "slice", "array":
+		return "array"
+	case "struct", "map":
+		return "object"
+	case "bool":
+		return "true or false"
+	case "int", "int64":
+		return "a whole number"
+	default:
+		return kind
+	}
+}

@@ -1,0 +1,107 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// prefix is where Cloudflare's API lives; everything is under it.
+const prefix = "/client/v4"
+
+// routes is the table of every call. A GET answers HEAD as well.
+func (s *server) routes() []route {
+	const (
+		certificates = "/zones/{zone}/client_certificates"
+		ties         = "/zones/{zone}/certificate_authorities/hostname_associations"
+		zoneSwitches = "/zones/{zone}/access/certificates/settings"
+		switches     = "/accounts/{account}/access/certificates/settings"
+	)
+	return []route{
+		{"GET", "/user/tokens/verify", handle(s, "token.verify", s.verifyToken)},
+		{"GET", "/accounts", handle(s, "account.list", s.listAccounts)},
+		{"GET", "/accounts/{account}", handle(s, "account.get", s.getAccount)},
+		{"GET", "/zones", handle(s, "zone.list", s.listZones)},
+		{"GET", "/zones/{zone}", handle(s, "zone.get", s.getZone)},
+
+		{"POST", certificates, handle(s, "certificate.issue", s.issueCertificate)},
+		{"GET", certificates, handle(s, "certificate.list", s.listCertificates)},
+		{"GET", certificates + "/{id}", handle(s, "certificate.get", s.getCertificate)},
+		{"PATCH", certificates + "/{id}", handle(s, "certificate.reactivate", s.reactivateCertificate)},
+		{"DELETE", certificates + "/{id}", handle(s, "certificate.revoke", s.revokeCertificate)},
+
+		{"GET", ties, handle(s, "associations.get", s.getAssociations)},
+		{"PUT", ties, handle(s, "associations.replace", s.putAssociations)},
+		{"GET", zoneSwitches, handle(s, "settings.get", s.getSettings)},
+		{"PUT", zoneSwitches, handle(s, "settings.put", s.putSettings)},
+		{"GET", switches, handle(s, "settings.get", s.getSettings)},
+		{"PUT", switches, handle(s, "settings.put", s.putSettings)},
+
+		{"GET", "/sekisho/ca", handle(s, "ca.show", s.showCA)},
+		{"GET", "/sekisho/ca/{name}/crl", handle(s, "ca.crl", s.showCRL)},
+		{"GET", "/sekisho/version", handle(s, "version.show", s.showVersion)},
+		{"GET", "/sekisho/tokens", handle(s, "token.list", s.listTokens)},
+		{"POST", "/sekisho/tokens", handle(s, "token.create", s.createToken)},
+		{"GET", "/sekisho/audit", handle(s, "audit.list", s.listAudit)},
+		{"POST", "/sekisho/config/reload", handle(s, "config.reload", s.reloadConfig)},
+	}
+}
+
+// handler is the table behind the guard.
+func (s *server) handler() http.Handler {
+	methods := make(map[string]byMethod)
+	for _, r := range s.routes() {
+		if methods[r.pattern] == nil {
+			methods[r.pattern] = make(byMethod)
+		}
+		methods[r.pattern][r.method] = r.handler
+	}
+	mux := http.NewServeMux()
+	for pattern, m := range methods {
+		m[""] = s.methodNotAllowed(m.names())
+		mux.Handle(prefix+pattern, m)
+	}
+	mux.Handle("/", handle(s, "admin.call", func(_ context.Context, c *call, _ none) (none, error) {
+		return none{}, noRoute(c.url)
+	}))
+	return s.guard(mux)
+}
+
+// byMethod is the handlers of one path; that of "" answers every method that has none.
+type byMethod map[string]http.Handler
+
+func (m byMethod) names() []string {
+	var names []string
+	for name := range m {
+		names = append(names, name)
+		if name == http.MethodGet {
+			names = append(names, http.MethodHead)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ServeHTTP passes the request to the handler of its method.
+func (m byMethod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	h, ok := m[method]
+	if !ok {
+		h = m[""]
+	}
+	h.ServeHTTP(w, r)
+}
+
+// methodNotAllowed says what a path is asked with. Like every answer it needs a credential.
+func (s *server) methodNotAllowed(allowed []string) http.Handler {
+	text := strings.Join(allowed, ", ")
+	return handle(s, "admin.call", func(_ context.Context, c *call, _ none) (none, error) {
+		refused := refuse(http.StatusMethodNotAllowed, codeMethod, "Method not allowed: "+c.url+" takes "+text)
+		refused.allow = text
+		return none{}, refused
+	})
+}

@@ -48,6 +48,8 @@ func (c *conn) readSection(status bool, limit int) (size int, err error) {
 		// refused with the other control characters.
 		if end > start && c.buf[c.r+end-1] == '\r' {
 			end--
+		} else if !status {
+			return 0, errChunk // in a chunked body CRLF is the rule
 		}
 		switch {
 		case status && start == 0:

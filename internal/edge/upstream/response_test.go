@@ -15,15 +15,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestResponses(t *testing.T) {
+type responseTest struct {
+	name, answer, method string
+	status               int
+	body                 string
+	err                  string // part of the error text, from RoundTrip or Read
+	reuse                bool   // the second request uses the same connection
+}
+
+func responseTests() []responseTest {
 	many := strings.Repeat("X-A: b\r\n", maxFields+1)
-	tests := []struct {
-		name, answer, method string
-		status               int
-		body                 string
-		err                  string // part of the error text, from RoundTrip or Read
-		reuse                bool   // the second request uses the same connection
-	}{
+	return []responseTest{
 		{name: "length", answer: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", status: 200, body: "hello", reuse: true},
 		{name: "bare LF", answer: "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", status: 200, body: "hello", reuse: true},
 		{name: "no reason", answer: "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", status: 200, reuse: true},
@@ -75,8 +77,11 @@ func TestResponses(t *testing.T) {
 		{name: "bad trailer", answer: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n", status: 200, err: "trailer section has Content-Length"},
 		{name: "chunk extensions for ever", answer: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 1000)+"\r\na\r\n", 40), status: 200, err: "not data"},
 	}
+}
+
+func TestResponses(t *testing.T) {
 	for _, split := range []bool{false, true} {
-		for _, tt := range tests {
+		for _, tt := range responseTests() {
 			name := tt.name
 			if split {
 				if len(tt.answer) > 1000 || tt.name == "more than asked" { // what comes after the next request was sent is its answer

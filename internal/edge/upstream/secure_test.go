@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -24,6 +25,7 @@ func secureOrigin(t *testing.T, h2 bool) (*httpOrigin, *x509.CertPool) {
 		fmt.Fprintf(w, "%s, %d certificates, %s", r.Proto, n, r.Host)
 	}, func(s *httptest.Server) {
 		s.EnableHTTP2 = h2
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
 		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 		s.StartTLS()
 	})

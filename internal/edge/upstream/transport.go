@@ -67,7 +67,9 @@ func New(cfg Config) (*Transport, error) {
 // goroutine when it is at most 4 KiB of known length, before a connection is
 // taken, and otherwise by a goroutine that ends before the response body is
 // closed or RoundTrip fails; one whose Read does not return within 100 ms then
-// is left to end with that Read.
+// is left to end with that Read. (The body of an HTTP/1 server request cannot be
+// closed while it is read: a handler that gives up sets a read deadline by
+// [http.ResponseController] first.)
 //
 // A request is sent again in two cases only: the origin could not be dialled
 // and nothing of a streamed body was read; or a reused idle connection failed

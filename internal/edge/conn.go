@@ -29,11 +29,15 @@ type conn struct {
 	cut      atomic.Bool              // set once, before the connection is closed by decision
 	warned   atomic.Bool              // that the identity headers are too large was logged
 	closers  closers                  // WebSocket and other hijacked streams to end gracefully when cut
+	link     link                     // how the listener side holds the connection
 }
 
-// standing is an identity as it was judged at some epoch and snapshot.
+// standing is an identity as it was judged at some epoch and snapshot. A request for another host may use it only if
+// that host's Policy is that of standing.host, whose CAs the identity was judged against.
 type standing struct {
 	identity identity.Identity
+	host     *site.Host                      // of the handshake's name as that snapshot has it; nil when it is gone
+	doom     string                          // why a change of the host ended the connection's right to exist; empty: it did not
 	epoch    uint64                          // of the revocation index when judged
 	snapshot *site.Snapshot                  // current when judged
 	headers  atomic.Pointer[identityHeaders] // what the upstream is told; made by the first request that needs it
@@ -45,4 +49,81 @@ type connKey struct{}
 func connOf(ctx context.Context) *conn {
 	c, _ := ctx.Value(connKey{}).(*conn)
 	return c
+}
+
+// check returns the connection's standing as of now. When neither the revocation index nor the snapshot changed and no
+// end of validity passed, that costs two atomic loads and a comparison of times.
+func (c *conn) check(now time.Time) *standing {
+	old := c.current.Load()
+	if old.epoch == c.server.cfg.Revocation.Epoch() && old.snapshot == c.server.cfg.Snapshot() && old.timely(now) {
+		return old
+	}
+	next := c.judge(old)
+	c.current.Store(next)
+	return next
+}
+
+// timely reports whether the clock says nothing else about the identity than it said when it was judged.
+func (s *standing) timely(now time.Time) bool {
+	if len(s.identity.Path()) == 0 {
+		return true
+	}
+	judged := s.identity.Reason()
+	_, reason := s.identity.ValidAt(now)
+	if reason == identity.OK {
+		return judged != identity.Expired && judged != identity.NotYetValid
+	}
+	return judged == reason
+}
+
+// judge makes a new standing out of an old one. Epoch and snapshot are read first: what changes meanwhile is seen
+// again by the next check.
+func (c *conn) judge(old *standing) *standing {
+	cfg := &c.server.cfg
+	next := &standing{epoch: cfg.Revocation.Epoch(), snapshot: cfg.Snapshot(), host: old.host, doom: old.doom}
+	if next.snapshot != old.snapshot {
+		next.host = next.snapshot.Host(c.listener, c.state.ServerName)
+	}
+	switch {
+	case next.host == old.host:
+		next.identity = cfg.Verifier.Recheck(old.identity)
+	case next.host == nil:
+		next.identity = cfg.Verifier.Check(nil, old.identity.Chain())
+		next.doom = "host_gone"
+		return next
+	case old.host != nil && next.host.Policy() == old.host.Policy():
+		next.identity = cfg.Verifier.Recheck(old.identity)
+	default:
+		next.identity = cfg.Verifier.Check(next.host.Trust, old.identity.Chain())
+		next.doom = doomOf(old, next)
+	}
+	return next
+}
+
+// doomOf says why a connection may not live on after its host changed: a client that was somebody is so no more, or
+// the host now requires what the client does not have.
+func doomOf(old, next *standing) string {
+	switch {
+	case next.identity.Verified():
+		return ""
+	case old.identity.Verified() && next.host.AsksForCertificate():
+		return string(next.identity.Reason())
+	case next.host.Mode == site.Require:
+		return "policy"
+	}
+	return old.doom
+}
+
+// welcome reports whether a connection may be kept at all: its host exists, no change of it spoke against the client,
+// and a host that refuses in the handshake has nothing against it now.
+func (s *standing) welcome() (reason string, ok bool) {
+	switch {
+	case s.doom != "":
+		return s.doom, false
+	case s.host == nil:
+		return "host_gone", false
+	case refusesInHandshake(s.host) && !s.identity.Verified():
+		return string(s.identity.Reason()), false
+	}
+	return "", true
 }

@@ -7,7 +7,9 @@
 package edge
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -57,4 +59,35 @@ type TicketStore interface {
 type Sealer interface {
 	Seal(plaintext, context []byte) ([]byte, error)
 	Open(sealed, context []byte) ([]byte, error)
+}
+
+// withDefaults returns c with zero fields filled in, or an error that names what is missing.
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Snapshot == nil:
+		return c, errors.New("edge: Config.Snapshot is not set")
+	case c.Verifier == nil:
+		return c, errors.New("edge: Config.Verifier is not set")
+	case c.Revocation == nil:
+		return c, errors.New("edge: Config.Revocation is not set")
+	case c.Tickets != nil && c.Seal == nil:
+		return c, errors.New("edge: Config.Tickets is set without Config.Seal: ticket keys are never stored in clear")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	l := &c.Limits
+	l.HandshakeTimeout = cmp.Or(l.HandshakeTimeout, 10*time.Second)
+	l.HeaderTimeout = cmp.Or(l.HeaderTimeout, 10*time.Second)
+	l.IdleTimeout = cmp.Or(l.IdleTimeout, 120*time.Second)
+	l.DrainTimeout = cmp.Or(l.DrainTimeout, 10*time.Second)
+	l.MaxHeaderBytes = cmp.Or(l.MaxHeaderBytes, 64<<10)
+	l.HandshakesPerIP = cmp.Or(l.HandshakesPerIP, 256)
+	l.MaxConnections = cmp.Or(l.MaxConnections, 100_000)
+	l.MaxConcurrentH2 = cmp.Or(l.MaxConcurrentH2, 250)
+	l.MaxIdentityHeaders = cmp.Or(l.MaxIdentityHeaders, 16<<10)
+	return c, nil
 }

@@ -1,0 +1,131 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"sekisho/internal/identity"
+	"sekisho/internal/pkix"
+	"sekisho/internal/site"
+)
+
+// socket is an accepted TCP connection. It leads crypto/tls's callbacks, which see the net.Conn, to the handshake.
+type socket struct {
+	net.Conn
+	handshake *handshake // nil once the handshake is complete
+}
+
+// handshake is the state of one handshake. It belongs to the goroutine that runs it; crypto/tls calls back on that.
+type handshake struct {
+	server   *Server
+	listener string
+	remote   string
+
+	name     string // SNI
+	snapshot *site.Snapshot
+	host     *site.Host // nil until the ClientHello, or when nobody has that name
+	epoch    uint64     // of the revocation index when identity was judged
+	identity identity.Identity
+	refused  bool     // by us, for the identity
+	resumed  *binding // of the session that crypto/tls was last given; it counts when the connection did resume
+}
+
+// choose finds the host of a ClientHello and returns this connection's own configuration; nil when there is none.
+func (hs *handshake) choose(hello *tls.ClientHelloInfo) *tls.Config {
+	hs.name = hello.ServerName
+	hs.snapshot = hs.server.cfg.Snapshot()
+	hs.host = hs.snapshot.Host(hs.listener, hello.ServerName)
+	if hs.host == nil {
+		return nil
+	}
+	config := hs.server.hosts.base(hs.host).Clone()
+	config.WrapSession, config.UnwrapSession = hs.wrap, hs.unwrap
+	config.VerifyConnection = hs.verify
+	return config
+}
+
+// refusedError ends a handshake with the alert bad_certificate.
+type refusedError struct{ id identity.Identity }
+
+func (e *refusedError) Error() string {
+	if err := e.id.Err(); err != nil {
+		return fmt.Sprintf("client certificate refused: %s: %v", e.id.Reason(), err)
+	}
+	return fmt.Sprintf("client certificate refused: %s", e.id.Reason())
+}
+
+// verify is the connection's tls.Config.VerifyConnection; it runs in full and in resumed handshakes. The client has not
+// proved yet that it holds the key, so this decides from memory, fetches nothing and registers nothing.
+func (hs *handshake) verify(cs tls.ConnectionState) error {
+	if !hs.host.AsksForCertificate() {
+		return nil
+	}
+	if cs.DidResume {
+		if err := hs.sameCertificate(cs.PeerCertificates); err != nil {
+			return err
+		}
+	}
+	hs.epoch = hs.server.cfg.Revocation.Epoch()
+	hs.identity = hs.server.cfg.Verifier.Check(hs.host.Trust, cs.PeerCertificates)
+	if refusesInHandshake(hs.host) && !hs.identity.Verified() {
+		hs.refused = true
+		return &refusedError{hs.identity}
+	}
+	return nil
+}
+
+// sameCertificate holds a session to the certificate it was bound to.
+func (hs *handshake) sameCertificate(certs []*x509.Certificate) error {
+	var leaf pkix.Fingerprint
+	if len(certs) > 0 {
+		leaf = pkix.FingerprintOf(certs[0].Raw)
+	}
+	if hs.resumed == nil || hs.resumed.leaf != leaf {
+		return errors.New("edge: resumed session carries another certificate than it was bound to")
+	}
+	return nil
+}
+
+// run performs the handshake within the time limit, a slow ClientHello included.
+func (hs *handshake) run(raw *socket) (*tls.Conn, error) {
+	// net deadlines are of the real clock, whatever Config.Now says.
+	_ = raw.SetDeadline(time.Now().Add(hs.server.cfg.Limits.HandshakeTimeout)) // a closed socket fails below
+	conn := tls.Server(raw, hs.server.front)
+	if err := conn.Handshake(); err != nil {
+		return nil, err
+	}
+	if err := raw.SetDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("edge: clear the handshake deadline: %w", err)
+	}
+	return conn, nil
+}
+
+// failed counts and logs a handshake that came to nothing, and answers clients that speak plain HTTP.
+func (hs *handshake) failed(raw *socket, err error) {
+	s := hs.server
+	if plain, ok := errors.AsType[tls.RecordHeaderError](err); ok && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
+		s.counters.failed.add("plain_http")
+		hs.log(slog.LevelDebug, "plain HTTP request on a TLS port", "plain_http", err)
+		answerPlainHTTP(raw)
+		return
+	}
+	if reason := hs.refusal(err); reason != "" {
+		s.counters.refused.add(reason)
+		hs.log(slog.LevelInfo, "handshake refused", reason, err)
+		return
+	}
+	reason := failureOf(hs, err)
+	s.counters.failed.add(reason)
+	hs.log(slog.LevelDebug, "handshake failed", reason, err)
+}
+
+func (hs *handshake) log(level slog.Level, message, reason string, err error) {
+	hs.server.cfg.Logger.Log(context.Background(), level, message, "remote", hs.remote, "listener", hs.listener,
+		"sni", hs.name, "reason", reason, "error", err)
+}

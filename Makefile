@@ -8,6 +8,8 @@ PKGS ?= ./...
 
 TOOL := go tool -modfile=tools/go.mod
 LINT_VERSION := $(shell awk '$$1 == "github.com/golangci/golangci-lint/v2" {print $$2}' tools/go.mod)
+CADDY_VERSION := $(shell awk '$$1 == "github.com/caddyserver/caddy/v2" {print $$2}' bench/caddy/go.mod)
+CADDY := bin/tools/caddy-$(CADDY_VERSION)-$(GOTOOLCHAIN)
 LINT := bin/tools/golangci-lint-$(LINT_VERSION)-$(GOTOOLCHAIN)
 MODULES := . test bench
 
@@ -41,7 +43,7 @@ lint: $(LINT) ## golangci-lint as .golangci.yml says, and go vet where it does n
 	cd test && go vet ./...
 	cd bench && go vet ./...
 
-# Half a minute to a few minutes on two cores, once a version.
+# A bit over a minute on two cores, once a version; so is Caddy below.
 $(LINT): tools/go.mod
 	@mkdir -p $(@D)
 	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -52,8 +54,12 @@ layers: ## who may import whom (layers_test.go), and the size budget (size_test.
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-bench: build ## sekisho beside nginx, Caddy and a bare Go proxy; BENCHARGS='-only full13 -runs 1'
-	cd bench && go run ./cmd/bench $(BENCHARGS)
+bench: test-tools build $(CADDY) ## beside nginx, Caddy and a bare Go proxy; BENCHARGS='-only http1 -runs 1' keeps nothing
+	cd bench && go run ./cmd/bench -caddy ../$(CADDY) $(if $(BENCHARGS),$(BENCHARGS),-out .)
+
+$(CADDY): bench/caddy/go.mod
+	@mkdir -p $(@D)
+	cd bench/caddy && go build -o ../../$@ github.com/caddyserver/caddy/v2/cmd/caddy
 
 vuln: ## known vulnerabilities in what the product reaches
 	@scripts/vuln
@@ -62,8 +68,8 @@ docs: ## the tests that execute README.md and docs/
 	go test -count=1 -run 'README|Docs|Walkthrough' $(PKGS)
 	cd test && go test -count=1 -run 'README|Docs|Walkthrough' ./...
 
-fmt: ## gofumpt over every module, go mod tidy where it is safe
-	$(TOOL) gofumpt -w cmd internal test bench *.go
+fmt: ## gofumpt over every module
+	$(TOOL) gofumpt -w .
 
 clean: ## removes bin/; ./sekisho-data is yours and stays
 	rm -rf bin

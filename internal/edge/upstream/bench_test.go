@@ -3,7 +3,6 @@ package upstream
 import (
 	"bufio"
 	"bytes"
-	"io"
 	"net"
 	"net/http"
 	"testing"
@@ -105,7 +104,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 					n += m
 				}
 				resp.Body.Close()
-				if err != io.EOF || n != 1024 {
+				if !isEOF(err) || n != 1024 {
 					b.Fatal(n, err)
 				}
 			}

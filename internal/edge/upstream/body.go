@@ -49,7 +49,7 @@ func (b *body) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	if b.mode == byLength {
 		if err := b.enter(); err != nil {
-			if err == io.EOF {
+			if isEOF(err) {
 				err = nil
 			}
 			return 0, err
@@ -63,14 +63,14 @@ func (b *body) WriteTo(w io.Writer) (int64, error) {
 			b.left -= total
 		}
 		if err != nil {
-			b.leave(nil)
+			_ = b.leave(nil)
 			return total, err
 		}
 		if b.left == 0 {
-			b.leave(io.EOF)
+			_ = b.leave(io.EOF)
 			return total, nil
 		}
-		b.leave(nil)
+		_ = b.leave(nil)
 	}
 	buf := b.t.copies.Get().(*[]byte)
 	defer b.t.copies.Put(buf)
@@ -92,7 +92,7 @@ func copyBody(w io.Writer, b *body, buf []byte) (total int64, err error) {
 				return total, io.ErrShortWrite
 			}
 		}
-		if rerr == io.EOF {
+		if isEOF(rerr) {
 			return total, nil
 		}
 		if rerr != nil {
@@ -126,13 +126,13 @@ func (b *body) leave(err error) error {
 	} else {
 		c = nil
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !isEOF(err) {
 		err = c.o.fail(b.resp.Request.Context(), OpRead, err)
 	}
 	b.err = err
 	b.mu.Unlock()
 	if c != nil {
-		c.finish(b.stop, b.up, err == io.EOF && b.keep && !closed && c.buffered() == 0)
+		c.finish(b.stop, b.up, isEOF(err) && b.keep && !closed && c.buffered() == 0)
 	}
 	return err
 }

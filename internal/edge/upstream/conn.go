@@ -196,9 +196,13 @@ func (c *conn) readSome(p []byte) (int, error) {
 	return n, nil
 }
 
+// isEOF reports the end as io.Reader defines it, by the value itself: an error
+// that wraps io.EOF is a failure, and must not make a cut-off body whole.
+func isEOF(err error) bool { return err == io.EOF } //nolint:errorlint // see above
+
 // unexpected turns an end of file inside a message into the error that says so.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if isEOF(err) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

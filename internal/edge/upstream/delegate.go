@@ -66,6 +66,7 @@ func (t *Transport) delegate(req *http.Request) (*http.Response, error) {
 		held = &heldBody{body: req.Body}
 		out.Body, out.GetBody = held, nil
 	}
+	//nolint:contextcheck // out carries the request's context to the dial
 	resp, err := t.failover(req, func(o *origin) (*http.Response, error) {
 		tr := o.h2
 		if upgrade {

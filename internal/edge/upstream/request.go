@@ -62,7 +62,7 @@ func (t *Transport) appendBody(b []byte, req *http.Request, n int) ([]byte, erro
 	start := len(b)
 	b = slices.Grow(b, n)[:start+n]
 	if _, err := io.ReadFull(req.Body, b[start:]); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		if isEOF(err) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = fmt.Errorf("request body is shorter than its Content-Length: %w", io.ErrUnexpectedEOF)
 		}
 		return b, t.origins[0].fail(req.Context(), OpBody, err)

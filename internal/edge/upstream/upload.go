@@ -31,7 +31,7 @@ type upload struct {
 	length  int64       // -1: chunked
 	trailer http.Header // filled in by the time the body ends
 
-	close func() error // closes body, once
+	close func()       // closes body, once
 	ended atomic.Int64 // Unix nanoseconds, 0 while it runs
 	done  chan struct{}
 
@@ -43,7 +43,7 @@ type upload struct {
 func newUpload(body io.ReadCloser, length int64, trailer http.Header) *upload {
 	return &upload{
 		body: body, length: length, trailer: trailer,
-		close: sync.OnceValue(body.Close), done: make(chan struct{}),
+		close: sync.OnceFunc(func() { body.Close() }), done: make(chan struct{}),
 	}
 }
 
@@ -69,7 +69,7 @@ func (u *upload) run(c *conn, t *Transport) {
 func (u *upload) read(p []byte) (int, error) {
 	for range maxEmptyReads {
 		n, err := u.body.Read(p)
-		if err != nil && err != io.EOF {
+		if err != nil && !isEOF(err) {
 			u.bodyErr = true
 			return 0, err
 		}
@@ -90,11 +90,11 @@ func (u *upload) sendLength(c *conn, buf []byte) error {
 				return err
 			}
 		}
-		if err == io.EOF && left > 0 {
+		if isEOF(err) && left > 0 {
 			u.bodyErr = true
 			return fmt.Errorf("request body ended %d bytes short of Content-Length: %w", left, io.ErrUnexpectedEOF)
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !isEOF(err) {
 			return err
 		}
 	}
@@ -106,7 +106,7 @@ func (u *upload) sendChunks(c *conn, buf []byte) error {
 	const front, back = len("7fff\r\n"), len("\r\n")
 	for {
 		n, err := u.read(buf[front : len(buf)-back])
-		if err != nil && err != io.EOF {
+		if err != nil && !isEOF(err) {
 			return err
 		}
 		if n > 0 {
@@ -119,7 +119,7 @@ func (u *upload) sendChunks(c *conn, buf []byte) error {
 				return err
 			}
 		}
-		if err == io.EOF {
+		if isEOF(err) {
 			break
 		}
 	}

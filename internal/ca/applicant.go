@@ -8,6 +8,7 @@ import (
 	"crypto/mldsa"
 	"crypto/rsa"
 	"crypto/x509"
+	x509pkix "crypto/x509/pkix"
 	"encoding/asn1"
 	"math/bits"
 	"net/netip"
@@ -73,6 +74,9 @@ func (a *applicant) finish(p profile) error {
 		a.subject = emptyName()
 	}
 	a.commonName = pkix.CommonName(a.subject)
+	if err := a.addSubjectEmails(); err != nil {
+		return err
+	}
 	if p.hoistCN {
 		a.names.addHost(a.commonName)
 	}
@@ -90,6 +94,27 @@ func (a *applicant) finish(p profile) error {
 func emptyName() []byte { return []byte{0x30, 0x00} }
 
 func isEmptyName(der []byte) bool { return len(der) == 2 }
+
+// addSubjectEmails repeats the subject's e-mail addresses among the names: RFC 5280, Section 4.1.2.6 wants them there,
+// and leaves them in the subject for those who still look there.
+func (a *applicant) addSubjectEmails() error {
+	var name x509pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(a.subject, &name); err != nil || len(rest) > 0 {
+		return nil // the linter says what is wrong with it
+	}
+	for _, rdn := range name {
+		for _, attribute := range rdn {
+			address, isText := attribute.Value.(string)
+			if !isText || !attribute.Type.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}) {
+				continue
+			}
+			if err := a.names.addEmail(address); err != nil {
+				return invalid("subject", "its emailAddress %.80q is none", address)
+			}
+		}
+	}
+	return nil
+}
 
 // addCSRNames takes over the subject alternative names of the request.
 func (a *applicant) addCSRNames(csr *x509.CertificateRequest) error {
@@ -253,8 +278,9 @@ func checkAltNames(value []byte) error {
 func checkBasicConstraints(value []byte) error {
 	input := cryptobyte.String(value)
 	var list cryptobyte.String
-	var isCA bool
-	if !input.ReadASN1(&list, cbasn1.SEQUENCE) || !input.Empty() || !list.ReadOptionalASN1Boolean(&isCA, cbasn1.BOOLEAN, false) {
+	var isCA bool // DEFAULT FALSE; some write it
+	if !input.ReadASN1(&list, cbasn1.SEQUENCE) || !input.Empty() ||
+		list.PeekASN1Tag(cbasn1.BOOLEAN) && !list.ReadASN1Boolean(&isCA) {
 		return invalid("csr", "its basicConstraints cannot be read")
 	}
 	if isCA || !list.Empty() {

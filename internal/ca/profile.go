@@ -67,10 +67,11 @@ func profileFor(name string) (profile, error) {
 	return profile{}, invalid("profile", "unknown profile %.40q; known are client and server", name)
 }
 
-// keyUsage is what the certificate's key may do. Key transport is RSA's alone: RFC 8813, Section 3 for ECDSA, RFC 8410,
-// Section 5 for Ed25519, RFC 9881, Section 5 for ML-DSA.
+// keyUsage is what the certificate's key may do. Key transport is for RSA keys of TLS servers alone: RFC 5280, Section
+// 4.2.1.12 has clientAuth and OCSPSigning consistent with signatures only; RFC 8813, Section 3 bars it for ECDSA, RFC
+// 8410, Section 5 for Ed25519, RFC 9881, Section 5 for ML-DSA.
 func (p profile) keyUsage(pub crypto.PublicKey) keyUsage {
-	if _, isRSA := pub.(*rsa.PublicKey); isRSA && !p.noCheck {
+	if _, isRSA := pub.(*rsa.PublicKey); isRSA && p.usage == x509.ExtKeyUsageServerAuth {
 		return digitalSignature | keyEncipherment
 	}
 	return digitalSignature

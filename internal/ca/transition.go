@@ -82,18 +82,35 @@ func (a *Authority) change(ctx context.Context, t Transition, actor, action stri
 	}
 	row, err := a.cfg.Ledger.Apply(ctx, t, a.entry(actor, action, t.ID, detail))
 	if err != nil {
+		a.recheck(ctx, t.ID, err)
 		err = transitionError(t, row, err)
 		a.cfg.Logger.InfoContext(ctx, "certificate not changed", "actor", actor, "action", action, "id", t.ID, "error", err)
 		return row, err
 	}
+	a.tell(row)
+	a.cfg.Logger.InfoContext(ctx, "certificate changed", "actor", actor, "action", action, "id", row.ID,
+		"serial", row.Serial.String(), "status", string(row.Status), "reason", row.Reason.String(), "crl_number", row.CRLNumber)
+	return row, nil
+}
+
+// tell announces what the ledger says of a certificate.
+func (a *Authority) tell(row Certificate) {
 	a.ocsp.drop(row.CertID())
 	a.publisher.changed(row)
 	if a.cfg.OnChange != nil {
 		a.cfg.OnChange(row)
 	}
-	a.cfg.Logger.InfoContext(ctx, "certificate changed", "actor", actor, "action", action, "id", row.ID,
-		"serial", row.Serial.String(), "status", string(row.Status), "reason", row.Reason.String(), "crl_number", row.CRLNumber)
-	return row, nil
+}
+
+// recheck announces what the ledger says after an error that leaves open whether the transition was stored (a commit
+// that failed on the way back). The caller gets the error all the same; but what is stored takes effect.
+func (a *Authority) recheck(ctx context.Context, id string, err error) {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || ctx.Err() != nil {
+		return
+	}
+	if row, err := a.cfg.Ledger.Certificate(context.WithoutCancel(ctx), "", id); err == nil {
+		a.tell(row)
+	}
 }
 
 func stripe(id string) uint32 {

@@ -36,8 +36,6 @@ type Linter struct {
 func New() (*Linter, error) {
 	registry, err := zlint.GlobalRegistry().Filter(zlint.FilterOptions{
 		IncludeSources: zlint.SourceList{zlint.RFC5280, zlint.RFC8813, zlint.RFC3279, zlint.RFC5480},
-		// 4 ms a certificate, about one CA of the public web.
-		ExcludeNames: []string{"e_cert_issued_by_compromised_emudhra_ca"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("select the certificate lints: %w", err)

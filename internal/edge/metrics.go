@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -39,35 +38,13 @@ const numBounds = 17
 // requestCounters is the state behind RequestMetrics. The zero value is ready; safe for concurrent use.
 type requestCounters struct {
 	byClass   [6]atomic.Uint64
-	refused   labelled
-	anonymous labelled
-	upstream  labelled
+	refused   tally
+	anonymous tally
+	upstream  tally
 	buckets   [numBounds + 1]atomic.Uint64
 	nanos     atomic.Int64
 	bytes     atomic.Uint64
 	upgraded  atomic.Uint64
-}
-
-// labelled counts by label. Labels come from closed sets, so there are few.
-type labelled struct {
-	counts sync.Map // string to *atomic.Uint64
-}
-
-func (l *labelled) add(label string) {
-	n, ok := l.counts.Load(label)
-	if !ok {
-		n, _ = l.counts.LoadOrStore(label, new(atomic.Uint64))
-	}
-	n.(*atomic.Uint64).Add(1)
-}
-
-func (l *labelled) read() map[string]uint64 {
-	m := make(map[string]uint64)
-	l.counts.Range(func(label, n any) bool {
-		m[label.(string)] = n.(*atomic.Uint64).Load()
-		return true
-	})
-	return m
 }
 
 // request counts one finished request.
@@ -98,7 +75,7 @@ func (c *requestCounters) request(x *exchange, took time.Duration) {
 // read returns the counters as they are now; counters of one request may be read apart.
 func (c *requestCounters) read() RequestMetrics {
 	m := RequestMetrics{
-		Refused: c.refused.read(), Anonymous: c.anonymous.read(), UpstreamErrors: c.upstream.read(),
+		Refused: c.refused.counts(), Anonymous: c.anonymous.counts(), UpstreamErrors: c.upstream.counts(),
 		BytesSent: c.bytes.Load(), Upgraded: c.upgraded.Load(),
 	}
 	for i := range c.byClass {
@@ -112,4 +89,13 @@ func (c *requestCounters) read() RequestMetrics {
 	}
 	m.Duration.Sum = time.Duration(c.nanos.Load()).Seconds()
 	return m
+}
+
+// RequestMetrics returns the present counts.
+func (s *Server) RequestMetrics() RequestMetrics {
+	p, ok := s.handler.(*pipeline)
+	if !ok {
+		return RequestMetrics{}
+	}
+	return p.counters.read()
 }

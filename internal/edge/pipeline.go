@@ -79,11 +79,12 @@ type exchange struct {
 	id    string
 	name  string // the Host header without its port
 
-	host    *site.Host // nil: misdirected
-	route   *route
-	told    *identityHeaders
-	reason  string // why refused, or why the client counts as anonymous; empty when verified or not asked
-	refused bool
+	standing *standing
+	host     *site.Host // nil: misdirected
+	route    *route
+	told     *identityHeaders
+	reason   string // why refused, or why the client counts as anonymous; empty when verified or not asked
+	refused  bool
 
 	status   int
 	bytes    int64
@@ -135,23 +136,29 @@ func (x *exchange) serve() {
 	}
 }
 
-// find sets the host that the request is for. It stays nil when there is none, or when its clients are treated in
-// another way than those of the host that this connection was made for (RFC 9110, Section 7.4).
+// find sets the host that the request is for, and the connection's standing as of now. The host stays nil when there is
+// none, or when its clients are treated in another way than those of the host that this connection was made for, whose
+// CAs the standing was judged against (RFC 9110, Section 7.4).
 func (x *exchange) find() {
 	name, ok := hostName(x.r.Host)
-	x.name = name
-	if !ok {
-		return
-	}
+	x.name, x.host, x.route = name, nil, nil
+	x.standing = x.c.check(x.start)
 	table := x.p.current()
-	host := table.snapshot.Host(x.c.listener, name)
-	if host == nil {
+	for range 3 { // a snapshot may be replaced in between; the two must speak of the same one
+		if x.standing.snapshot == table.snapshot {
+			break
+		}
+		x.standing, table = x.c.check(x.start), x.p.current()
+	}
+	if !ok || x.standing.host == nil {
 		return
 	}
-	own := x.c.host
-	if host == own || host.Policy() == own.Policy() || host.Name == own.Name && host.Zone.ID == own.Zone.ID {
-		x.host, x.route = host, table.routes[host]
+	host := table.snapshot.Host(x.c.listener, name)
+	if host == nil || host != x.standing.host && host.Policy() != x.standing.host.Policy() {
+		return
 	}
+	x.host, x.route = host, table.routes[host]
+	x.told = x.p.headersFor(x.c, x.standing, host)
 }
 
 // hostName is the Host header (RFC 9110, Section 7.2) without its port; ok is false when it is no host name, so that
@@ -172,10 +179,9 @@ func hostName(host string) (name string, ok bool) {
 	return name, name == "" || site.CanonicalName(name) != ""
 }
 
-// judge asks for the connection's identity as of now and says whether the request may pass.
+// judge says whether the request may pass with the identity that the connection has now.
 func (x *exchange) judge() (refusal, bool) {
-	s := x.c.check(x.start)
-	x.told = x.p.headersFor(x.c, s, x.host)
+	s := x.standing
 	if x.host.Mode != site.Off {
 		x.reason = string(s.identity.Reason())
 	}

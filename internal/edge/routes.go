@@ -135,6 +135,15 @@ func (t *routeTable) close() {
 // close lets go of every upstream connection once its request is done.
 func (p *pipeline) close() { p.routes.Load().close() }
 
+// CheckUpstream says what is wrong with an upstream before a host is given it: its URLs, files or their content.
+func CheckUpstream(u site.Upstream) error {
+	t, err := newTransport(u)
+	if err != nil {
+		return err
+	}
+	return t.Close()
+}
+
 func newTransport(u site.Upstream) (*upstream.Transport, error) {
 	cfg := upstream.Config{URLs: u.URLs, ServerName: u.ServerName}
 	if len(u.Roots) > 0 {

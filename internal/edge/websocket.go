@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -29,8 +28,8 @@ func upgradeOf(r *http.Request) string {
 }
 
 const (
-	cutGrace  = 25 * time.Millisecond  // for a frame under way to end
-	farewell  = 500 * time.Millisecond // for the client to read the close frame and hang up
+	cutGrace  = 4 * time.Millisecond   // for a frame under way to end; the cut waits for closers a little longer
+	farewell  = 500 * time.Millisecond // for the client to read the close frame, should nobody close the connection
 	headWrite = 10 * time.Second       // to send the 101
 )
 
@@ -54,13 +53,10 @@ func (x *exchange) switchProtocols(resp *http.Response, upgrade string) {
 	x.status = http.StatusSwitchingProtocols
 	x.p.counters.upgraded.Add(1)
 
-	s := &stream{client: client, origin: origin, websocket: strings.EqualFold(upgrade, "websocket")}
+	s := &stream{client: client, origin: origin, websocket: strings.EqualFold(upgrade, "websocket"), said: make(chan struct{})}
 	unregister := x.c.closers.register(s.end)
 	defer unregister()
-	x.release()
-	if x.c.cut.Load() { // before it was registered
-		return
-	}
+	x.release()                                       // a cut resets connections with a request in flight, and would lose the close frame
 	_ = client.SetDeadline(time.Now().Add(headWrite)) // also ends the server's own deadlines
 	if err := writeHead(client, head); err != nil {
 		return
@@ -90,6 +86,8 @@ type stream struct {
 	mu     sync.Mutex // held while something is sent to the client
 	frames frames
 	ended  bool // nothing more is sent to the client
+
+	said chan struct{} // closed after the close frame
 }
 
 var errCut = errors.New("connection was cut")
@@ -153,41 +151,33 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// end cuts the stream. It returns at once: a WebSocket client is sent the close frame 1008 now or when the frame under
-// way ends, whichever protocol is closed after a moment in any case.
+// end cuts the stream. A WebSocket client is sent the close frame 1008, now or when the frame under way ends; if that
+// does not happen in a few milliseconds, and for other protocols, the connection is closed without a word.
 func (s *stream) end() {
 	if s.ending.Swap(true) {
 		return
 	}
-	if !s.websocket {
-		_ = s.origin.Close()
-		_ = s.client.Close()
-		return
-	}
-	if s.mu.TryLock() {
-		if s.frames.boundary() {
-			s.sayGoodbyeLocked()
+	if s.websocket {
+		if s.mu.TryLock() {
+			if s.frames.boundary() {
+				s.sayGoodbyeLocked()
+			}
+			s.mu.Unlock()
 		}
-		s.mu.Unlock()
-	}
-	time.AfterFunc(cutGrace, s.giveUp)
-}
-
-// giveUp closes a stream whose frame did not end in time, and leaves one alone that said goodbye.
-func (s *stream) giveUp() {
-	if s.mu.TryLock() {
-		defer s.mu.Unlock()
-		if s.ended {
+		timer := time.NewTimer(cutGrace)
+		defer timer.Stop()
+		select {
+		case <-s.said:
 			return
+		case <-timer.C:
 		}
-		s.ended = true
 	}
 	_ = s.origin.Close()
 	_ = s.client.Close()
 }
 
-// sayGoodbyeLocked sends the close frame 1008 (RFC 6455, Section 7.4.1: policy violation) unless the origin has sent one,
-// then ends the sending direction.
+// sayGoodbyeLocked sends the close frame 1008 (RFC 6455, Section 7.4.1: policy violation), unless the origin has sent
+// one, and lets nothing follow it. The cut closes the connection.
 func (s *stream) sayGoodbyeLocked() {
 	if s.ended {
 		return
@@ -199,13 +189,7 @@ func (s *stream) sayGoodbyeLocked() {
 		_, _ = s.client.Write(append([]byte{0x88, byte(2 + len(reason)), 1008 >> 8, 1008 & 0xff}, reason...))
 	}
 	_ = s.origin.Close()
-	_ = s.client.SetReadDeadline(time.Now().Add(farewell))
-	if c, ok := s.client.(*tls.Conn); ok {
-		_ = c.CloseWrite()
-		if half, ok := c.NetConn().(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite()
-		}
-	}
+	close(s.said)
 }
 
 // writerOnly hides everything of a writer but Write.

@@ -38,10 +38,10 @@ test-tools: ## the Debian packages that the tests call (openssl, curl, nginx, ..
 race: test-tools ## every test of the product under the race detector
 	go test -race -timeout 30m $(PKGS)
 
-lint: $(LINT) ## golangci-lint as .golangci.yml says, and go vet where it does not look
+lint: $(LINT) ## golangci-lint in every module, as .golangci.yml says
 	$(LINT) run $(PKGS)
-	cd test && go vet ./...
-	cd bench && go vet ./...
+	cd test && ../$(LINT) run ./...
+	cd bench && ../$(LINT) run ./...
 
 # A bit over a minute on two cores, once a version; so is Caddy below.
 $(LINT): tools/go.mod

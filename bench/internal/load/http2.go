@@ -51,8 +51,12 @@ func requestBlock() ([]byte, error) {
 	for range 2 {
 		block.Reset()
 		for _, f := range [][2]string{
-			{":method", "GET"}, {":scheme", "https"}, {":authority", pki.Host}, {":path", "/hello"},
-			{"user-agent", "bench"}, {"accept", "*/*"},
+			{":method", "GET"},
+			{":scheme", "https"},
+			{":authority", pki.Host},
+			{":path", "/hello"},
+			{"user-agent", "bench"},
+			{"accept", "*/*"},
 		} {
 			if err := enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
 				return nil, err

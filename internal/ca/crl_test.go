@@ -1,0 +1,218 @@
+package ca_test
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+// TestCRLFollows: each transition shows in the CRL within a quarter of a second, with its reason, time and number.
+func TestCRLFollows(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	f.run()
+	row := f.issue("x")
+	if e := entry(t, f.crl(), row); e != nil {
+		t.Fatal("an active certificate is in the CRL")
+	}
+	held := f.hold(row.ID)
+	steps := []struct {
+		name string
+		want func(*x509.RevocationListEntry) bool
+		next func() ca.Certificate
+	}{
+		{"hold", func(e *x509.RevocationListEntry) bool {
+			return e != nil && e.ReasonCode == 6 && e.RevocationTime.Equal(held.RevokedAt)
+		}, func() ca.Certificate { return f.reactivate(row.ID) }},
+		{"reactivate", func(e *x509.RevocationListEntry) bool { return e == nil }, func() ca.Certificate { return f.hold(row.ID) }},
+		{"hold again", func(e *x509.RevocationListEntry) bool { return e != nil && e.ReasonCode == 6 },
+			func() ca.Certificate { return f.revoke(row.ID, pkix.Superseded) }},
+		{"revoke", func(e *x509.RevocationListEntry) bool { return e != nil && e.ReasonCode == 4 }, nil},
+	}
+	now := held
+	for _, s := range steps {
+		took := f.waitCRL(func(list *x509.RevocationList) bool { return list.Number.Int64() >= now.CRLNumber })
+		if took > 250*time.Millisecond {
+			t.Errorf("%s: the CRL came after %v", s.name, took)
+		}
+		if e := entry(t, f.crl(), row); !s.want(e) {
+			t.Errorf("%s: entry %+v", s.name, e)
+		}
+		if s.next != nil {
+			now = s.next()
+		}
+	}
+}
+
+// TestInvariant08CRLNumbersOnlyGrow: under racing transitions every CRL has a larger number than the one before, and
+// the CRL with number N tells of every transition up to N.
+func TestInvariant08CRLNumbersOnlyGrow(t *testing.T) {
+	var mu sync.Mutex
+	history := map[int64]ca.Certificate{} // by CRL number
+	f := newCA(t, pkix.ECDSAP256)
+	f.run()
+	rows := make([]ca.Certificate, 20)
+	for i := range rows {
+		rows[i] = f.issue(fmt.Sprint("c", i))
+	}
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 60 {
+				row := rows[rand.IntN(len(rows))]
+				after, err := f.Hold(t.Context(), ca.ChangeRequest{ID: row.ID})
+				if err != nil {
+					after, err = f.Reactivate(t.Context(), ca.ChangeRequest{ID: row.ID})
+				}
+				if err == nil {
+					mu.Lock()
+					history[after.CRLNumber] = after
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { group.Wait(); close(done) }()
+	var lists []*x509.RevocationList
+	for busy := true; busy; {
+		select {
+		case <-done:
+			busy = false
+		case <-time.After(3 * time.Millisecond):
+		}
+		lists = append(lists, f.crl())
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	f.waitCRL(func(list *x509.RevocationList) bool { lists = append(lists, list); return history[list.Number.Int64()+1].ID == "" })
+	before := int64(0)
+	for _, list := range lists {
+		n := list.Number.Int64()
+		if n < before {
+			t.Fatalf("CRL number %d after %d", n, before)
+		}
+		if n == before {
+			continue
+		}
+		before = n
+		last := map[string]ca.Certificate{}
+		for number := int64(0); number <= n; number++ {
+			if row := history[number]; row.ID != "" {
+				last[row.ID] = row
+			}
+		}
+		for _, row := range last {
+			if found := entry(t, list, row) != nil; found != (row.Status == ca.Revoked) {
+				t.Errorf("CRL %d: certificate %s listed %v, but it is %s since number %d", n, row.CommonName, found, row.Status, row.CRLNumber)
+			}
+		}
+	}
+}
+
+// TestCRLRestart: after a start the list is complete and its number larger.
+func TestCRLRestart(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	row := f.issue("x")
+	f.revoke(row.ID, pkix.KeyCompromise)
+	before := f.crl()
+	if err := f.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.open()
+	after := f.crl()
+	if after.Number.Cmp(before.Number) <= 0 {
+		t.Errorf("CRL number %v after %v", after.Number, before.Number)
+	}
+	if e := entry(t, after, row); e == nil || e.ReasonCode != 1 {
+		t.Errorf("entry %+v", e)
+	}
+}
+
+// TestCRLExpiry: RFC 5280, Section 3.3: an entry leaves after the certificate has ended and one more CRL has told of it.
+func TestCRLExpiry(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	row, _, err := f.IssueWithKey(t.Context(), ca.IssueRequest{
+		ZoneID: zone, Profile: ca.ProfileClient, Subject: "CN=x", NotAfter: time.Now().Add(2 * time.Hour),
+	}, pkix.ECDSAP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays := f.issue("stays")
+	f.revoke(row.ID, pkix.Superseded)
+	f.revoke(stays.ID, pkix.Superseded)
+	for i, want := range []bool{true, true, false, false} { // renewed every 13 hours; it ends in the first
+		list := f.crl()
+		if found := entry(t, list, row) != nil; found != want {
+			t.Errorf("CRL %d (number %v): entry there %v, want %v", i, list.Number, found, want)
+		}
+		if entry(t, list, stays) == nil {
+			t.Errorf("CRL %d: the entry of a valid certificate is gone", i)
+		}
+		f.clock.Add(int64(13 * time.Hour))
+	}
+}
+
+// TestCRLRenewal: Run renews before nextUpdate with a new number, the root's too.
+func TestCRLRenewal(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	first := f.crl()
+	f.clock.Add(int64(12*time.Hour + time.Minute))
+	f.run()
+	f.waitCRL(func(list *x509.RevocationList) bool {
+		return list.Number.Cmp(first.Number) > 0 && list.NextUpdate.After(first.NextUpdate)
+	})
+	records, err := f.CAs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	crl, err := f.CRL(t.Context(), records[0].ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := x509.ParseRevocationList(crl.DER)
+	if err != nil || list.CheckSignatureFrom(f.Root()) != nil || len(list.RevokedCertificateEntries) != 0 {
+		t.Errorf("root's CRL: %v", err)
+	}
+	for _, shard := range []int{-1, 1} {
+		if _, err := f.CRL(t.Context(), records[0].ID, shard); !errors.Is(err, ca.ErrNotFound) {
+			t.Errorf("shard %d: %v, want ErrNotFound", shard, err)
+		}
+	}
+	if _, err := f.CRL(t.Context(), "nobody", 0); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("unknown CA: %v, want ErrNotFound", err)
+	}
+}
+
+// TestCRLDiskFull: while the ledger cannot be written the CRL stays, and catches up afterwards.
+func TestCRLDiskFull(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	row := f.issue("x")
+	f.run()
+	first := f.waitNumber(big.NewInt(0))
+	full := func(string) error { return syscall.ENOSPC }
+	f.fault.Store(&full)
+	f.clock.Add(int64(13 * time.Hour)) // a renewal is due, which raises the number in the ledger
+	time.Sleep(50 * time.Millisecond)
+	if got := f.crl(); got.Number.Cmp(first) != 0 {
+		t.Errorf("CRL number %v with a full disk", got.Number)
+	}
+	f.fault.Store(nil)
+	f.revoke(row.ID, pkix.Superseded)
+	f.waitNumber(first)
+	f.waitCRL(func(list *x509.RevocationList) bool { return entry(t, list, row) != nil })
+}
+
+func (f *fixture) waitNumber(above *big.Int) (number *big.Int) {
+	f.t.Helper()
+	f.waitCRL(func(list *x509.RevocationList) bool { number = list.Number; return number.Cmp(above) > 0 })
+	return number
+}

@@ -103,7 +103,7 @@ func (s *server) devClientKept(ctx context.Context, certFile, keyFile string) (i
 // seedAssociation ties localhost to the managed CA at the first start with --dev; from then on the API rules.
 func (s *server) seedAssociation(ctx context.Context, zone site.Zone) error {
 	const key = "dev_association"
-	if done, err := s.house.store.Meta(ctx, key); err != nil || done != "" {
+	if _, done, err := s.house.store.Meta(ctx, key); err != nil || done {
 		return err
 	}
 	entry := auditlog.Entry{At: time.Now().UTC(), Actor: "sekisho serve --dev", Action: "hostname_associations.replace", Object: zone.Name, Outcome: "done"}

@@ -108,8 +108,8 @@ func (h *house) openCaller(ctx context.Context) error {
 // adminConfig is what the API needs of a house; the server adds what it has beyond that.
 func (h *house) adminConfig() admin.Config {
 	return admin.Config{
-		Authority: h.authority, Records: h.store, Authenticator: &principal.Authenticator{Tokens: h.store}, Tokens: h.store,
-		Audit: h.store.AppendAudit, AuditRecords: h.store.AuditRecords, Roots: h.authority.CAs,
+		Authority: h.authority, Records: h.store, Authenticator: principal.NewAuthenticator(h.store), Tokens: h.store,
+		Audit: h.store.AppendAudit, AuditRecords: h.store.AuditRecords,
 		AccountID: h.accountID, Version: version, Logger: h.logger,
 	}
 }
@@ -129,8 +129,8 @@ func (h *house) ensureZone(ctx context.Context) error {
 
 // ensureMeta returns a value of the store's meta table, made at first use.
 func (h *house) ensureMeta(ctx context.Context, key string, fresh func() string) (string, error) {
-	value, err := h.store.Meta(ctx, key)
-	if err != nil || value != "" {
+	value, ok, err := h.store.Meta(ctx, key)
+	if err != nil || ok {
 		return value, err
 	}
 	value = fresh()

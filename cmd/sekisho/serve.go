@@ -8,10 +8,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"sekisho/internal/pkix"
+	"sekisho/internal/site"
 )
 
 // serveFlags are the flags of `sekisho serve`.
@@ -228,4 +232,26 @@ func writePrivate(path string, data []byte) error {
 		return errors.Join(err, os.Remove(tmp.Name()))
 	}
 	return nil
+}
+
+// certificateNames returns the DNS names and addresses of the first certificate in a file; one without a subject
+// alternative name is known by its common name, as openssl's and curl's checks have it.
+func certificateNames(path string) ([]string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--cert: %w", err)
+	}
+	certs, err := pkix.ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("--cert %s: %w", path, err)
+	}
+	leaf := certs[0]
+	names := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 && site.CanonicalName(leaf.Subject.CommonName) != "" {
+		names = append(names, leaf.Subject.CommonName)
+	}
+	return names, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"iter"
@@ -181,7 +182,10 @@ func (s *server) applyConfig(ctx context.Context, cfg Config) error {
 	if s.house != nil {
 		b.managed = managedCA(s.house.authority)
 		b.zone = func(ctx context.Context, z site.Zone) (site.Zone, error) {
-			z.AccountID = s.house.accountID
+			z.AccountID, z.CreatedOn = s.house.accountID, time.Now().UTC()
+			if z.ID == "" {
+				z.ID = newID()
+			}
 			return s.house.store.EnsureZone(ctx, z)
 		}
 		b.issue = func(ctx context.Context, names []string) (*servercert.Source, error) {
@@ -225,7 +229,7 @@ func (s *server) reload(ctx context.Context) error {
 
 // managedCA is the house's own CA as hosts trust it: paths end at the issuing CA, so the root needs not be sent.
 func managedCA(a *ca.Authority) trust.CA {
-	return trust.CA{Name: "managed", Anchors: a.IssuingCertificates()}
+	return trust.CA{Name: "managed", Anchors: []*x509.Certificate{a.Issuing()}}
 }
 
 // buildEdge opens the edge's listeners. Everything a handshake needs is in memory by now.
@@ -239,7 +243,11 @@ func (s *server) buildEdge(context.Context) error {
 		},
 	}
 	if s.house != nil {
-		cfg.Tickets, cfg.Seal = s.house.store, s.house.keys
+		sealer, err := s.house.keys.Sealer()
+		if err != nil {
+			return err
+		}
+		cfg.Tickets, cfg.Seal = s.house.store, sealer
 	}
 	var err error
 	if s.edge, err = edge.New(cfg); err != nil {
@@ -327,7 +335,9 @@ func (s *server) buildMetrics(context.Context) error {
 	}
 	s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
 	s.urls["metrics"] = "http://" + reachable(ln.Addr(), "127.0.0.1") + "/metrics"
-	handler := telemetry.Handler(telemetry.Sources{Edge: s.edge.Metrics, CA: s.authorityMetrics(), Revoked: s.index.Len})
+	handler := telemetry.Handler(telemetry.Sources{
+		Connections: s.edge.ConnectionMetrics, Requests: s.edge.RequestMetrics, CA: s.authorityMetrics(), Revoked: s.index.Len,
+	})
 	s.tasks = append(s.tasks, func(ctx context.Context) error { return serveHTTP(ctx, ln, handler, s.logger, s.cfg.Drain) })
 	return nil
 }

@@ -132,8 +132,12 @@ func (t *target) local(ctx context.Context, e env) (*api, error) {
 func (t *target) serveLocal(ctx context.Context, h *house) (*api, error) {
 	pki := Config{}.withDefaults().PKI
 	var err error
-	if pki.URL, err = h.store.Meta(ctx, "pki_url"); err != nil {
+	var ok bool
+	if pki.URL, ok, err = h.store.Meta(ctx, "pki_url"); err != nil {
 		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("%s has no CA yet", h.dir)
 	}
 	if err := errors.Join(h.openCA(ctx, pki, nil), h.ensureZone(ctx)); err != nil {
 		return nil, err

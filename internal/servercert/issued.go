@@ -11,13 +11,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"slices"
 	"strings"
 	"time"
 
 	"sekisho/internal/ca"
+	"sekisho/internal/keystore"
 	housepkix "sekisho/internal/pkix"
 )
 
@@ -83,7 +83,7 @@ func (cfg IssuedConfig) key() (crypto.Signer, error) {
 	sum := sha256.Sum256([]byte(strings.ToLower(cfg.Names[0])))
 	name := "server-" + hex.EncodeToString(sum[:8])
 	key, err := cfg.Keys.Signer(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, keystore.ErrNotFound) {
 		key, err = cfg.Keys.Create(name, cfg.KeyType)
 	}
 	if err != nil {

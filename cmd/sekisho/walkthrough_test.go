@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// block is a fenced block of a walkthrough.
+type block struct {
+	kind string // what stands behind the fence: sh, sh background, sh fails, output, log PORT
+	text string
+	line int
+}
+
+// blocks returns the fenced blocks of a document.
+func blocks(t *testing.T, path string) []block {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []block
+	var open *block
+	scanner := bufio.NewScanner(bytes.NewReader(data))
+	for n := 1; scanner.Scan(); n++ {
+		line := scanner.Text()
+		switch fence := strings.HasPrefix(line, "```"); {
+		case fence && open == nil:
+			open = &block{kind: strings.TrimSpace(strings.TrimPrefix(line, "```")), line: n}
+		case fence:
+			out = append(out, *open)
+			open = nil
+		case open != nil:
+			open.text += line + "\n"
+		}
+	}
+	return out
+}
+
+// freePort returns a port that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)
+}
+
+// walk executes a document's blocks: "sh" in a bash of its own each, "sh background" until the end of the test, "sh fails"
+// must fail. The lines of an "output" block must stand in what the block before it printed, in that order. Ports are
+// replaced by free ones.
+func walk(t *testing.T, path string, ports ...string) {
+	dir := t.TempDir()
+	environment := append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "HOME="+dir)
+	replace := make([]string, 0, 2*len(ports))
+	logs := make(map[string]*logBuffer)
+	for _, port := range ports {
+		replace = append(replace, port, freePort(t))
+	}
+	replacer := strings.NewReplacer(replace...)
+	printed := ""
+	for _, b := range blocks(t, path) {
+		text := replacer.Replace(b.text)
+		script := exec.Command("bash", "-c", text)
+		script.Dir, script.Env = dir, environment
+		where := fmt.Sprintf("%s:%d", filepath.Base(path), b.line)
+		switch kind, arg, _ := strings.Cut(b.kind, " "); {
+		case b.kind == "sh" || b.kind == "sh fails":
+			out, err := script.CombinedOutput()
+			printed = string(out)
+			if (err != nil) != (b.kind == "sh fails") {
+				t.Fatalf("%s: %v\n%s\n%s", where, err, text, out)
+			}
+		case b.kind == "sh background":
+			log := &logBuffer{}
+			port := regexp.MustCompile(`--edge :(\d+)`).FindStringSubmatch(b.text)
+			if port == nil {
+				t.Fatalf("%s: a background block starts a server with --edge :PORT", where)
+			}
+			logs[port[1]] = log
+			runBackground(t, script, log)
+			waitForPort(t, replacer.Replace(port[1]), log)
+		case kind == "output":
+			expectInOrder(t, where, b.text, printed)
+		case kind == "log":
+			expectSoon(t, where, b.text, logs[arg])
+		}
+	}
+}
+
+// runBackground starts a script in a process group of its own and ends the group with the test.
+func runBackground(t *testing.T, script *exec.Cmd, log *logBuffer) {
+	t.Helper()
+	script.Stdout, script.Stderr = log, log
+	script.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := script.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-script.Process.Pid, syscall.SIGTERM)
+		if err := script.Wait(); err != nil && !strings.Contains(err.Error(), "signal: terminated") {
+			t.Errorf("background server: %v\n%s", err, log)
+		}
+	})
+}
+
+func waitForPort(t *testing.T, port string, log *logBuffer) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
+			c.Close()
+			return
+		}
+	}
+	t.Fatalf("nothing listens on %s\n%s", port, log)
+}
+
+func expectInOrder(t *testing.T, where, want, got string) {
+	t.Helper()
+	rest := got
+	for line := range strings.Lines(want) {
+		line = strings.TrimSpace(line)
+		_, after, ok := strings.Cut(rest, line)
+		if !ok {
+			t.Fatalf("%s: %q is not (in this order) in the output:\n%s", where, line, got)
+		}
+		rest = after
+	}
+}
+
+func expectSoon(t *testing.T, where, want string, log *logBuffer) {
+	t.Helper()
+	if log == nil {
+		t.Fatalf("%s: no background server has that port", where)
+	}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if strings.Contains(log.String(), strings.TrimSpace(want)) {
+			return
+		}
+	}
+	t.Fatalf("%s: the log does not have %q:\n%s", where, want, log)
+}
+
+// TestWalkthroughMTLSWorkshop executes the workshop with sekisho as its server.
+func TestWalkthroughMTLSWorkshop(t *testing.T) {
+	walk(t, "../../docs/walkthroughs/mtls-workshop.md", "8443", "9443")
+}
+
+// TestREADMESession executes the README's session against a server as `make run` starts it.
+func TestREADMESession(t *testing.T) {
+	var session string
+	for _, b := range blocks(t, "../../README.md") {
+		if b.kind == "sh session" {
+			session = b.text
+		}
+	}
+	if session == "" {
+		t.Fatal("README.md has no session")
+	}
+	dir := t.TempDir()
+	p := startDev(t, filepath.Join(dir, "sekisho-data"))
+	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(binary, filepath.Join(dir, "bin", "sekisho")); err != nil {
+		t.Fatal(err)
+	}
+	var script, want strings.Builder
+	for line := range strings.Lines(session) {
+		if expected, ok := strings.CutPrefix(line, "# "); ok {
+			want.WriteString(expected)
+		} else {
+			script.WriteString(strings.ReplaceAll(line, "https://localhost:8443", p.ready.Edge))
+		}
+	}
+	cmd := exec.Command("bash", "-e", "-c", script.String())
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, script.String(), out)
+	}
+	expectInOrder(t, "README.md", want.String(), string(out))
+	p.stop()
+}

@@ -1,0 +1,137 @@
+package telemetry
+
+import (
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/edge"
+)
+
+// Sources is where the numbers come from. A nil func leaves its metrics out.
+type Sources struct {
+	Connections func() edge.ConnectionMetrics
+	Requests    func() edge.RequestMetrics
+	CA          func() ca.Metrics
+	Revoked     func() int  // certificates in the revocation index
+	Ready       func() bool // whether the edge serves; nil means always
+}
+
+// Handler serves /metrics in Prometheus' text format, /healthz (the process lives) and /readyz (the edge serves).
+func Handler(s Sources) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{s})
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s.Ready != nil && !s.Ready() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ready\n")
+	})
+	return mux
+}
+
+// collector turns the sources' values into metrics at each scrape.
+type collector struct{ Sources }
+
+// Describe sends nothing: the metrics are not checked beforehand (prometheus.Collector calls this "unchecked").
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	out := sink{ch}
+	if c.Connections != nil {
+		out.connections(c.Connections())
+	}
+	if c.Requests != nil {
+		out.requests(c.Requests())
+	}
+	if c.CA != nil {
+		out.ca(c.CA())
+	}
+	if c.Revoked != nil {
+		out.gauge("revoked_certificates", "Revoked certificates that every handshake and request is checked against.", float64(c.Revoked()))
+	}
+}
+
+// sink sends metrics under the prefix sekisho_.
+type sink struct{ ch chan<- prometheus.Metric }
+
+func (s sink) counter(name, help string, value uint64) {
+	s.ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("sekisho_"+name, help, nil, nil), prometheus.CounterValue, float64(value))
+}
+
+func (s sink) gauge(name, help string, value float64) {
+	s.ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("sekisho_"+name, help, nil, nil), prometheus.GaugeValue, value)
+}
+
+// labelled sends one counter for each value of a label, in order.
+func (s sink) labelled(name, help, label string, values map[string]uint64) {
+	desc := prometheus.NewDesc("sekisho_"+name, help, []string{label}, nil)
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		s.ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(values[key]), key)
+	}
+}
+
+func (s sink) connections(m edge.ConnectionMetrics) {
+	s.counter("connections_accepted_total", "TCP connections taken by the edge.", m.Accepted)
+	s.labelled("connections_limited_total", "TCP connections closed at once, by limit.", "limit", m.Limited)
+	s.labelled("handshakes_total", "TLS handshakes completed, by kind.", "kind", map[string]uint64{"full": m.Full, "resumed": m.Resumed})
+	s.labelled("handshakes_refused_total", "TLS handshakes refused for the client's certificate, by reason.", "reason", m.Refused)
+	s.labelled("handshake_errors_total", "TLS handshakes that failed otherwise, by kind.", "kind", m.Errors)
+	s.labelled("tickets_refused_total", "Session tickets that led to a full handshake, by reason.", "reason", m.TicketsRefused)
+	s.gauge("connections", "Live connections of the edge.", float64(m.Live))
+	s.labelled("connections_cut_total", "Connections ended by decision, by reason.", "reason", m.Cut)
+}
+
+func (s sink) requests(m edge.RequestMetrics) {
+	classes := map[string]uint64{}
+	for class, name := range []string{"aborted", "1xx", "2xx", "3xx", "4xx", "5xx"} {
+		classes[name] = m.ByClass[class]
+	}
+	s.labelled("requests_total", "Requests by class of the answer's status.", "class", classes)
+	s.labelled("requests_refused_total", "Requests refused, by reason.", "reason", m.Refused)
+	s.labelled("requests_anonymous_total", "Requests let in without identity by hosts that only ask for one, by reason.", "reason", m.Anonymous)
+	s.labelled("upstream_errors_total", "Errors towards origins, by stage.", "stage", m.UpstreamErrors)
+	s.counter("response_bytes_total", "Octets of response bodies.", m.BytesSent)
+	s.counter("upgraded_total", "Connections switched to another protocol, such as WebSocket.", m.Upgraded)
+	buckets := make(map[float64]uint64, len(m.Duration.Bounds))
+	var count uint64
+	for i, n := range m.Duration.Counts {
+		count += n
+		if i < len(m.Duration.Bounds) {
+			buckets[m.Duration.Bounds[i]] = count
+		}
+	}
+	desc := prometheus.NewDesc("sekisho_request_duration_seconds", "From a request's headers to the end of its answer.", nil, nil)
+	s.ch <- prometheus.MustNewConstHistogram(desc, count, m.Duration.Sum, buckets)
+}
+
+func (s sink) ca(m ca.Metrics) {
+	u := func(n int64) uint64 { return uint64(max(n, 0)) } //nolint:gosec // counters never are negative
+	s.labelled("ca_decisions_total", "Decisions of the CA.", "decision", map[string]uint64{
+		"issued": u(m.Issued), "refused": u(m.Refused), "revoked": u(m.Revoked), "held": u(m.Held), "reactivated": u(m.Reactivated),
+	})
+	s.labelled("ocsp_answers_total", "OCSP answers, by status.", "status", map[string]uint64{
+		"good": u(m.OCSPGood), "revoked": u(m.OCSPRevoked), "unknown": u(m.OCSPUnknown), "error": u(m.OCSPErrors),
+	})
+	s.labelled("ocsp_responses_total", "OCSP responses, by origin.", "origin", map[string]uint64{"cache": u(m.OCSPCached), "signed": u(m.OCSPSigned)})
+	s.labelled("crl_publications_total", "CRLs signed, by result.", "result", map[string]uint64{"published": u(m.CRLPublished), "failed": u(m.CRLFailures)})
+	s.gauge("crl_bytes", "Size of the issuing CA's CRL.", float64(m.CRLBytes))
+	s.gauge("crl_number", "Number of the issuing CA's CRL.", float64(m.CRLNumber))
+	for name, at := range map[string]time.Time{"crl_next_update_seconds": m.CRLNextUpdate, "ca_root_not_after_seconds": m.RootNotAfter, "ca_issuing_not_after_seconds": m.IssuingNotAfter} {
+		if !at.IsZero() {
+			s.gauge(name, "Unix time.", float64(at.Unix()))
+		}
+	}
+}

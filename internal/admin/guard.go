@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -80,8 +81,19 @@ func (s *server) authenticate(r *http.Request) (principal.Caller, error) {
 			cause:    err,
 		}
 	}
+	if errors.Is(err, principal.ErrMalformed) && credentials.Bearer != "" {
+		return principal.Caller{}, badAuthorization()
+	} else if errors.Is(err, principal.ErrMalformed) {
+		return principal.Caller{}, badKey()
+	}
 	return principal.Caller{}, err
 }
+
+func badAuthorization() *refusal {
+	return badHeaders(link{codeAuthorization, "Invalid format for Authorization header"})
+}
+
+func badKey() *refusal { return badHeaders(link{codeKey, "Invalid format for X-Auth-Key header"}) }
 
 // credentialsOf reads the two ways in which Cloudflare's clients present a credential.
 func credentialsOf(h http.Header) (principal.Credentials, error) {
@@ -91,13 +103,13 @@ func credentialsOf(h http.Header) (principal.Credentials, error) {
 		scheme, token, _ := strings.Cut(authorization, " ")
 		token = strings.TrimSpace(token)
 		if !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsAny(token, " \t,") {
-			return principal.Credentials{}, badHeaders(link{codeAuthorization, "Invalid format for Authorization header"})
+			return principal.Credentials{}, badAuthorization()
 		}
 		return principal.Credentials{Bearer: token}, nil
 	}
 	switch {
 	case email != "" && key == "":
-		return principal.Credentials{}, badHeaders(link{codeKey, "Invalid format for X-Auth-Key header"})
+		return principal.Credentials{}, badKey()
 	case email == "" && key != "", email != "" && !strings.Contains(email, "@"):
 		return principal.Credentials{}, badHeaders(link{codeEmail, "Invalid format for X-Auth-Email header"})
 	}
@@ -105,11 +117,11 @@ func credentialsOf(h http.Header) (principal.Credentials, error) {
 }
 
 const (
-	patience    = 60              // wrong credentials from one address before answers are held back
-	forgiveness = time.Second     // one of them is forgotten in this time
-	holdBack    = 1 * time.Second // how late an answer comes then
-	maxHeld     = 32              // answers held back at once
-	maxTracked  = 1024            // addresses remembered
+	patience    = 200                    // wrong credentials from one address before answers are held back
+	forgiveness = time.Second            // one of them is forgotten in this time
+	holdBack    = 250 * time.Millisecond // how late an answer comes then
+	maxHeld     = 32                     // answers held back at once
+	maxTracked  = 1024                   // addresses remembered
 )
 
 // failures slows down who guesses. A right credential is never slowed, also not from the same address: tokens are too

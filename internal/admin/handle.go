@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -61,21 +62,22 @@ func handle[Req, Resp any](s *server, action string, fn func(context.Context, *c
 			s.fail(w, r, failed{caller: caller, action: action, start: start, err: err})
 			return
 		}
-		s.Logger.LogAttrs(r.Context(), levelOf(r.Method), "admin call", callAttrs(r, caller, start, http.StatusOK)...)
+		s.Logger.LogAttrs(r.Context(), levelOf(r.Method), "admin call", callAttrs(r, caller, s.Now().Sub(start), http.StatusOK)...)
 		writeJSON(w, http.StatusOK, wrap(result))
 	})
 }
 
 // authorize decides what a role may do: read is for GET and HEAD only.
 func authorize(caller principal.Caller, method string) error {
-	switch {
-	case caller.Role == principal.Edit:
-		return nil
-	case caller.Role == principal.Read && isSafe(method):
+	need := principal.Edit
+	if isSafe(method) {
+		need = principal.Read
+	}
+	if caller.Require(need) == nil {
 		return nil
 	}
-	return refuse(http.StatusForbidden, codeAuthentication,
-		"Authentication error: the role \""+string(caller.Role)+"\" of this token does not allow "+method+": use a token of role \"edit\"")
+	return refuse(http.StatusForbidden, codeAuthentication, fmt.Sprintf(
+		"Authentication error: this token's role %q does not allow %s: use a token of role %q", caller.Role, method, need))
 }
 
 func isSafe(method string) bool { return method == http.MethodGet || method == http.MethodHead }
@@ -87,10 +89,10 @@ func levelOf(method string) slog.Level {
 	return slog.LevelInfo
 }
 
-func callAttrs(r *http.Request, caller principal.Caller, start time.Time, status int) []slog.Attr {
+func callAttrs(r *http.Request, caller principal.Caller, took time.Duration, status int) []slog.Attr {
 	return []slog.Attr{
 		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", status),
-		slog.String("actor", caller.Name), slog.String("remote", r.RemoteAddr), slog.Duration("duration", time.Since(start)),
+		slog.String("actor", caller.Name), slog.String("remote", r.RemoteAddr), slog.Duration("duration", took),
 	}
 }
 
@@ -151,7 +153,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, f failed) {
 	if f.caller.Name != "" && (!isSafe(r.Method) || answer.status == http.StatusForbidden) {
 		s.recordRefusal(r, f, answer)
 	}
-	attrs = append(callAttrs(r, f.caller, f.start, answer.status), attrs...)
+	attrs = append(callAttrs(r, f.caller, s.Now().Sub(f.start), answer.status), attrs...)
 	s.Logger.LogAttrs(r.Context(), level, "admin call refused", attrs...)
 	if answer.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="sekisho"`)

@@ -118,8 +118,6 @@ func asRefusal(err error) *refusal {
 		return invalid("/"+bad.Field, bad.Field+": "+bad.Message)
 	}
 	switch {
-	case errors.Is(err, principal.ErrMalformed):
-		return badHeaders(link{codeAuthorization, "Invalid format for Authorization header"})
 	case errors.Is(err, principal.ErrUnauthenticated):
 		return refuse(http.StatusUnauthorized, codeAuthentication, "Authentication error")
 	case errors.Is(err, principal.ErrForbidden):

@@ -11,9 +11,10 @@ import (
 
 // How long a cut waits for politeness before it closes.
 const (
-	goawayPatience = 10 * time.Millisecond // until a GOAWAY is written
-	closerPatience = 5 * time.Millisecond  // until WebSocket close frames are written
-	alertPatience  = 20 * time.Millisecond // until close_notify is written
+	goawayPatience   = 10 * time.Millisecond // until a GOAWAY is written
+	closerPatience   = 5 * time.Millisecond  // until WebSocket close frames are written
+	farewellPatience = 25 * time.Millisecond // until a WebSocket client has closed
+	alertPatience    = 20 * time.Millisecond // until close_notify is written
 )
 
 // Cut ends every live connection that has one of the certificates in its path, and returns how many those were. The
@@ -76,7 +77,9 @@ func (c *conn) cutNow(reason string) {
 		return
 	}
 	c.server.counters.cut.add(reason)
-	c.closers.run(&c.server.work, closerPatience)
+	if c.closers.run(&c.server.work, closerPatience) {
+		c.awaitEnd()
+	}
 	inflight := c.inflight.Load() > 0
 	if c.link.http2 {
 		c.sayGoaway()
@@ -97,6 +100,17 @@ func (c *conn) sayGoaway() {
 	defer timer.Stop()
 	select {
 	case <-c.link.goaway:
+	case <-timer.C:
+	}
+}
+
+// awaitEnd gives the client of a hijacked stream a moment to read the good-bye: closing a socket that holds unread
+// bytes would reset it.
+func (c *conn) awaitEnd() {
+	timer := time.NewTimer(farewellPatience)
+	defer timer.Stop()
+	select {
+	case <-c.link.ended:
 	case <-timer.C:
 	}
 }

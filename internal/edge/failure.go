@@ -65,8 +65,6 @@ func answerPlainHTTP(raw *socket) {
 	_ = raw.SetDeadline(time.Now().Add(time.Second)) // best effort from here on: the client is leaving anyway
 	_, _ = io.WriteString(raw, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 		"Content-Length: 48\r\nConnection: close\r\n\r\n"+body)
-	if half, ok := raw.Conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-		_, _ = io.CopyN(io.Discard, raw, 64<<10)
-	}
+	_ = raw.CloseWrite()
+	_, _ = io.CopyN(io.Discard, raw, 64<<10)
 }

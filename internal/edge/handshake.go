@@ -21,6 +21,14 @@ type socket struct {
 	handshake *handshake // nil once the handshake is complete
 }
 
+// CloseWrite sends FIN where the connection can be closed by half.
+func (s *socket) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // handshake is the state of one handshake. It belongs to the goroutine that runs it; crypto/tls calls back on that.
 type handshake struct {
 	server   *Server

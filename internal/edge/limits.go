@@ -62,6 +62,13 @@ func (g *gate) leave() {
 	g.total--
 }
 
+// count is how many connections there are, handshakes included.
+func (g *gate) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.total
+}
+
 // abort closes every connection whose handshake is not complete.
 func (g *gate) abort() {
 	g.mu.Lock()

@@ -23,6 +23,7 @@ type link struct {
 	hijacked atomic.Bool
 	goaway   chan struct{} // filled when a GOAWAY was written after the cut began; nil for HTTP/1.1
 	over     atomic.Bool   // counted out
+	ended    chan struct{} // closed when counted out
 
 	shard   uint32        // in liveTable
 	ids     []pkix.CertID // in liveTable
@@ -124,6 +125,7 @@ func (c *conn) prepare() {
 		server.Protocols = &s.protocols.http1
 	}
 	c.link.http = server
+	c.link.ended = make(chan struct{})
 }
 
 // serve hands the connection over to its net/http server and returns; the connection lives on until over is called.
@@ -179,14 +181,15 @@ func (l *closers) register(fn func()) (unregister func()) {
 	}
 }
 
-// run calls what is registered, each on its own goroutine counted in work, and waits for them up to limit.
-func (l *closers) run(work *sync.WaitGroup, limit time.Duration) {
+// run calls what is registered, each on its own goroutine counted in work, and waits for them up to limit. It reports
+// whether there were any.
+func (l *closers) run(work *sync.WaitGroup, limit time.Duration) bool {
 	l.mu.Lock()
 	fns := l.fns
 	l.fns, l.ran = nil, true
 	l.mu.Unlock()
 	if len(fns) == 0 {
-		return
+		return false
 	}
 	done := make(chan struct{}, len(fns))
 	for _, fn := range fns {
@@ -201,7 +204,8 @@ func (l *closers) run(work *sync.WaitGroup, limit time.Duration) {
 		select {
 		case <-done:
 		case <-timer.C:
-			return
+			return true
 		}
 	}
+	return true
 }

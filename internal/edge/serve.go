@@ -250,6 +250,7 @@ func (s *Server) over(c *conn) {
 	if !c.link.over.CompareAndSwap(false, true) {
 		return
 	}
+	close(c.link.ended)
 	c.link.cancel()
 	s.live.remove(c)
 	s.gate.leave()

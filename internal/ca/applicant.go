@@ -62,12 +62,20 @@ func newApplicant(req IssueRequest, p profile) (applicant, error) {
 	return a, nil
 }
 
+// source is the field to blame: the request, or without one the field beside it.
+func (a *applicant) source(field string) string {
+	if a.csr != nil {
+		return "csr"
+	}
+	return field
+}
+
 // finish checks the key and that somebody is named.
 func (a *applicant) finish(p profile) error {
 	if a.pub == nil {
 		return invalid("csr", "give a certificate request or a public key")
 	}
-	if err := checkKey(a.pub); err != nil {
+	if err := checkKey(a.source("public_key"), a.pub); err != nil {
 		return err
 	}
 	if len(a.subject) == 0 {
@@ -84,7 +92,7 @@ func (a *applicant) finish(p profile) error {
 	case p.needsName && a.names.empty():
 		return invalid("hosts", "a certificate of profile %s needs at least one subject alternative name", p.name)
 	case isEmptyName(a.subject) && a.names.empty():
-		return invalid("csr", "it has neither a subject nor a subject alternative name; name the holder, for instance with -subj /CN=name")
+		return invalid(a.source("subject"), "it has neither a subject nor a subject alternative name; name the holder, for instance with -subj /CN=name")
 	case a.names.count() > maxNames:
 		return invalid("hosts", "%d subject alternative names; at most %d fit", a.names.count(), maxNames)
 	}
@@ -178,7 +186,7 @@ func checkCSR(pem []byte, p profile) (*x509.CertificateRequest, error) {
 	if csr.PublicKey == nil {
 		return nil, invalid("csr", "its key is of an unknown type, %s; %s", keyAlgorithmOID(csr.RawSubjectPublicKeyInfo), keyTypesText)
 	}
-	if err := checkKey(csr.PublicKey); err != nil {
+	if err := checkKey("csr", csr.PublicKey); err != nil {
 		return nil, err
 	}
 	if err := csr.CheckSignature(); err != nil {
@@ -194,19 +202,19 @@ func checkCSR(pem []byte, p profile) (*x509.CertificateRequest, error) {
 
 const keyTypesText = "accepted are RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521), Ed25519 and ML-DSA (44, 65, 87)"
 
-// checkKey refuses keys that are weak, absurd or not of an accepted type.
-func checkKey(pub crypto.PublicKey) error {
+// checkKey refuses keys that are weak, absurd or not of an accepted type; field says where the key came from.
+func checkKey(field string, pub crypto.PublicKey) error {
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
 		switch size := k.N.BitLen(); {
 		case size < 2048:
-			return invalid("csr", "its RSA key has %d bits; at least 2048 are needed", size)
+			return invalid(field, "the RSA key has %d bits; at least 2048 are needed", size)
 		case size > 8192:
-			return invalid("csr", "its RSA key has %d bits; at most 8192 are accepted", size)
+			return invalid(field, "the RSA key has %d bits; at most 8192 are accepted", size)
 		case k.E < 65537 || k.E%2 == 0: // NIST SP 800-89, Section 5.3.3
-			return invalid("csr", "its RSA key has the public exponent %d; odd ones from 65537 are accepted", k.E)
+			return invalid(field, "the RSA key has the public exponent %d; odd ones from 65537 are accepted", k.E)
 		case k.N.Bit(0) == 0:
-			return invalid("csr", "its RSA key has an even modulus, so it is no RSA key")
+			return invalid(field, "the RSA key has an even modulus, so it is no RSA key")
 		}
 		return nil
 	case *ecdsa.PublicKey:
@@ -217,7 +225,7 @@ func checkKey(pub crypto.PublicKey) error {
 	case ed25519.PublicKey, *mldsa.PublicKey:
 		return nil
 	}
-	return invalid("csr", "its key is of type %s; %s", pkix.KeyTypeOf(pub), keyTypesText)
+	return invalid(field, "the key is of type %s; %s", pkix.KeyTypeOf(pub), keyTypesText)
 }
 
 // keyAlgorithmOID is the dotted algorithm of a SubjectPublicKeyInfo.

@@ -41,8 +41,8 @@ type Config struct {
 	// certificates for good.
 	PKIURL string
 	// OnChange is told of every revocation, hold and reactivation after it is durable and before the caller of Revoke,
-	// Hold or Reactivate has its answer. Calls for one certificate come one after another, in the order of the ledger.
-	// nil: nobody.
+	// Hold or Reactivate has its answer. Calls for one certificate come one after another, in the order of the ledger;
+	// the last one tells how it is. It must not call those three methods. nil: nobody.
 	OnChange func(Certificate)
 	Logger   *slog.Logger     // nil: slog.Default()
 	Now      func() time.Time // nil: time.Now

@@ -93,7 +93,10 @@ func TestInvariant08CRLNumbersOnlyGrow(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	f.waitCRL(func(list *x509.RevocationList) bool { lists = append(lists, list); return history[list.Number.Int64()+1].ID == "" })
+	f.waitCRL(func(list *x509.RevocationList) bool {
+		lists = append(lists, list)
+		return history[list.Number.Int64()+1].ID == ""
+	})
 	before := int64(0)
 	for _, list := range lists {
 		n := list.Number.Int64()

@@ -58,7 +58,7 @@ func (m *memoryKeys) Signer(name string) (crypto.Signer, error) {
 // fixture is an Authority over a real store, with its responder.
 type fixture struct {
 	*ca.Authority
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	store *store.Store
 	keys  *memoryKeys
@@ -73,7 +73,7 @@ type option func(*fixture)
 func config(edit func(*ca.Config)) option { return func(f *fixture) { edit(&f.cfg) } }
 
 // newFixture makes an Authority without CAs and serves its responder.
-func newFixture(t *testing.T, opts ...option) *fixture {
+func newFixture(t testing.TB, opts ...option) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dir: t.TempDir(), keys: &memoryKeys{keys: map[string]crypto.Signer{}}}
 	server := httptest.NewUnstartedServer(nil)
@@ -113,7 +113,7 @@ func (f *fixture) open() {
 }
 
 // newCA is newFixture with a root and an issuing CA.
-func newCA(t *testing.T, keyType pkix.KeyType, opts ...option) *fixture {
+func newCA(t testing.TB, keyType pkix.KeyType, opts ...option) *fixture {
 	t.Helper()
 	f := newFixture(t, opts...)
 	if err := f.Init(t.Context(), "test", ca.InitRequest{KeyType: keyType}); err != nil {
@@ -205,7 +205,7 @@ func (f *fixture) crl() *x509.RevocationList {
 }
 
 // entry finds a certificate in a CRL; nil when it is not there. Twice is an error.
-func entry(t *testing.T, list *x509.RevocationList, row ca.Certificate) *x509.RevocationListEntry {
+func entry(t testing.TB, list *x509.RevocationList, row ca.Certificate) *x509.RevocationListEntry {
 	t.Helper()
 	var found *x509.RevocationListEntry
 	for i := range list.RevokedCertificateEntries {
@@ -234,7 +234,7 @@ func (f *fixture) waitCRL(want func(*x509.RevocationList) bool) time.Duration {
 }
 
 // csr makes a request in PEM.
-func csr(t *testing.T, key crypto.Signer, template x509.CertificateRequest) []byte {
+func csr(t testing.TB, key crypto.Signer, template x509.CertificateRequest) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &template, key)
 	if err != nil {
@@ -247,7 +247,7 @@ func named(cn string) x509.CertificateRequest {
 	return x509.CertificateRequest{Subject: x509pkix.Name{CommonName: cn}}
 }
 
-func newKey(t *testing.T, kind pkix.KeyType) crypto.Signer {
+func newKey(t testing.TB, kind pkix.KeyType) crypto.Signer {
 	t.Helper()
 	key, err := pkix.GenerateKey(kind)
 	if err != nil {
@@ -256,7 +256,7 @@ func newKey(t *testing.T, kind pkix.KeyType) crypto.Signer {
 	return key
 }
 
-func parse(t *testing.T, row ca.Certificate) *x509.Certificate {
+func parse(t testing.TB, row ca.Certificate) *x509.Certificate {
 	t.Helper()
 	cert, err := x509.ParseCertificate(row.DER)
 	if err != nil {
@@ -276,7 +276,7 @@ func (f *fixture) file(name string, content []byte) string {
 }
 
 // tool runs a program and returns what it printed; it may fail.
-func tool(t *testing.T, name string, args ...string) (string, error) {
+func tool(t testing.TB, name string, args ...string) (string, error) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
 		t.Fatalf("%s is not installed; make test-tools installs it", name)
@@ -286,7 +286,7 @@ func tool(t *testing.T, name string, args ...string) (string, error) {
 }
 
 // wants runs a program that must succeed and print each text.
-func wants(t *testing.T, texts []string, name string, args ...string) string {
+func wants(t testing.TB, texts []string, name string, args ...string) string {
 	t.Helper()
 	out, err := tool(t, name, args...)
 	if err != nil {

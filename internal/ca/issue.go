@@ -102,6 +102,9 @@ type window struct {
 // window computes a leaf's validity. A leaf never outlives its issuer: who asks for longer is told until when.
 func (a *Authority) window(req IssueRequest, p profile, issuer *x509.Certificate) (window, error) {
 	w := window{notBefore: later(a.notBefore(), issuer.NotBefore), days: req.ValidDays}
+	if !req.NotAfter.IsZero() && req.ValidDays != 0 {
+		return w, invalid("validity_days", "give a number of days or an end, not both")
+	}
 	if !req.NotAfter.IsZero() {
 		w.notAfter = req.NotAfter.UTC().Truncate(time.Second)
 		w.days = int((w.notAfter.Sub(w.notBefore) + day - 1) / day)
@@ -109,7 +112,7 @@ func (a *Authority) window(req IssueRequest, p profile, issuer *x509.Certificate
 		w.notAfter = w.notBefore.Add(time.Duration(min(max(req.ValidDays, 0), p.maxDays+1)) * day)
 	}
 	switch {
-	case req.NotAfter.IsZero() && req.ValidDays < 1, req.ValidDays < 0, w.days > p.maxDays:
+	case req.NotAfter.IsZero() && req.ValidDays < 1, w.days > p.maxDays:
 		return w, invalid("validity_days", "%d is not between 1 and %d, the bounds of profile %s", w.days, p.maxDays, p.name)
 	case !w.notAfter.After(a.now()):
 		return w, invalid("validity_days", "the certificate would have ended at %s", w.notAfter.Format(time.RFC3339))
@@ -187,7 +190,7 @@ func (a *Authority) signLeaf(i issuance) (Certificate, error) {
 	}
 	linted, err := a.linter.Check(tbs, t.algorithm)
 	if err != nil {
-		return Certificate{}, lintError("csr", err)
+		return Certificate{}, lintError(i.who.source("subject"), err)
 	}
 	cert, err := sign(linted, i.issuer.signer, i.issuer.cert)
 	if err != nil {

@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sekisho/internal/auditlog"
 	"sekisho/internal/ca"
 	"sekisho/internal/pkix"
 )
@@ -245,6 +248,10 @@ func TestBadRequests(t *testing.T) {
 		{"too many days", "validity_days", "between 1 and 5475", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, ValidDays: 5476}},
 		{"absurd days", "validity_days", "between", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, ValidDays: 1 << 62}},
 		{"beyond the issuer", "validity_days", "outlive its issuer", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, ValidDays: 401}},
+		{"days and end", "validity_days", "not both", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, ValidDays: 1, NotAfter: time.Now().Add(time.Hour)}},
+		{"address as host", "hosts", "is an address", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, DNSNames: []string{"127.0.0.1"}, ValidDays: 1}},
+		{"weak key beside", "public_key", "1024 bits", ca.IssueRequest{Profile: ca.ProfileClient, PublicKey: weak.Public(), Subject: "CN=x", ValidDays: 1}},
+		{"unnamed key", "subject", "neither a subject nor", ca.IssueRequest{Profile: ca.ProfileClient, PublicKey: key.Public(), ValidDays: 1}},
 		{"in the past", "validity_days", "ended", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, NotAfter: time.Now().Add(-time.Hour)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -351,5 +358,56 @@ func TestFind(t *testing.T) {
 		if _, err := f.Find(t.Context(), text); !errors.Is(err, ca.ErrNotFound) {
 			t.Errorf("Find(%q): %v, want ErrNotFound", text, err)
 		}
+	}
+}
+
+// takenLedger says of the first serial numbers that they are taken.
+type takenLedger struct {
+	ca.Ledger
+	times int
+	seen  map[pkix.Serial]bool
+}
+
+func (l *takenLedger) RecordCertificate(ctx context.Context, c ca.Certificate, e auditlog.Entry) error {
+	l.seen[c.Serial] = true
+	if len(l.seen) <= l.times {
+		return ca.ErrSerialTaken
+	}
+	return l.Ledger.RecordCertificate(ctx, c, e)
+}
+
+// TestSerialTaken: a taken serial number costs another try with a new one, not a request.
+func TestSerialTaken(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	req := ca.IssueRequest{Profile: ca.ProfileClient, ValidDays: 1, CSR: csr(t, newKey(t, pkix.ECDSAP256), named("x"))}
+	for times, want := range map[int]error{2: nil, 3: ca.ErrSerialTaken} {
+		ledger := &takenLedger{Ledger: f.store, times: times, seen: map[pkix.Serial]bool{}}
+		cfg := f.cfg
+		cfg.Ledger = ledger
+		authority, err := ca.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := authority.Issue(t.Context(), req); !errors.Is(err, want) || len(ledger.seen) != 3 {
+			t.Errorf("%d taken: %v after %d tries, want %v after 3", times, err, len(ledger.seen), want)
+		}
+	}
+}
+
+func BenchmarkIssue(b *testing.B) {
+	for _, kind := range []pkix.KeyType{pkix.ECDSAP256, pkix.MLDSA65} {
+		b.Run(string(kind), func(b *testing.B) {
+			f := newCA(b, kind)
+			req := ca.IssueRequest{ZoneID: zone, Profile: ca.ProfileClient, ValidDays: 1, CSR: csr(b, newKey(b, pkix.ECDSAP256), named("x"))}
+			b.SetParallelism(16)
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					if _, err := f.Issue(b.Context(), req); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
 	}
 }

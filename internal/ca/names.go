@@ -31,6 +31,9 @@ func (n *altNames) addDNS(name string) error {
 	if !isHostName(strings.TrimPrefix(name, "*.")) {
 		return invalid("hosts", "%.80q is no host name: letters, digits and hyphens in labels of up to 63, no dot at the end", name)
 	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return invalid("hosts", "%s is an address; name it as an IP address, not as a host", name)
+	}
 	n.dns = addOnce(n.dns, name)
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	x509pkix "crypto/x509/pkix"
+	"encoding/asn1"
 	"math/big"
 	"sync"
 	"sync/atomic"
@@ -201,5 +203,59 @@ func TestOCSPSignerRenewal(t *testing.T) {
 	_, total, err := f.Certificates(t.Context(), ca.Filter{Profile: "ocsp"})
 	if err != nil || total != 2 {
 		t.Errorf("%d delegates in the ledger, %v; want 2", total, err)
+	}
+}
+
+// TestOCSPMLDSA reads an answer by hand, as x/crypto/ocsp knows no ML-DSA: the CA signed the delegate, the delegate the
+// answer.
+func TestOCSPMLDSA(t *testing.T) {
+	f := newCA(t, pkix.MLDSA65)
+	row := f.issue("x")
+	f.revoke(row.ID, pkix.KeyCompromise)
+	type basic struct {
+		Data      asn1.RawValue
+		Algorithm x509pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+		Certs     []asn1.RawValue `asn1:"explicit,tag:0,optional"`
+	}
+	var response struct {
+		Status asn1.Enumerated
+		Bytes  struct {
+			Type     asn1.ObjectIdentifier
+			Response []byte
+		} `asn1:"explicit,tag:0"`
+	}
+	if _, err := asn1.Unmarshal(f.ask(row).DER, &response); err != nil {
+		t.Fatal(err)
+	}
+	var b basic
+	if _, err := asn1.Unmarshal(response.Bytes.Response, &b); err != nil {
+		t.Fatal(err)
+	}
+	delegate, err := x509.ParseCertificate(b.Certs[0].FullBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Issuing().CheckSignature(x509.MLDSA65, delegate.RawTBSCertificate, delegate.Signature); err != nil {
+		t.Errorf("the delegate: %v", err)
+	}
+	if err := delegate.CheckSignature(x509.MLDSA65, b.Data.FullBytes, b.Signature.Bytes); err != nil {
+		t.Errorf("the answer: %v", err)
+	}
+	if len(delegate.ExtKeyUsage) != 1 || delegate.ExtKeyUsage[0] != x509.ExtKeyUsageOCSPSigning {
+		t.Errorf("the delegate's usages: %v", delegate.ExtKeyUsage)
+	}
+}
+
+func BenchmarkOCSP(b *testing.B) {
+	f := newCA(b, pkix.ECDSAP256)
+	row := f.issue("x")
+	for name, nonce := range map[string][]byte{"from memory": nil, "signed": []byte("0123456789abcdef")} {
+		der := request(crypto.SHA1, f.Issuing(), nonce, row.Serial)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				f.answer(der)
+			}
+		})
 	}
 }

@@ -21,8 +21,12 @@ func TestTransitions(t *testing.T) {
 		"revoke": func(id string) (ca.Certificate, error) {
 			return f.Revoke(t.Context(), ca.RevokeRequest{ID: id, ZoneID: zone, Reason: pkix.Superseded})
 		},
-		"hold":       func(id string) (ca.Certificate, error) { return f.Hold(t.Context(), ca.ChangeRequest{ID: id, ZoneID: zone}) },
-		"reactivate": func(id string) (ca.Certificate, error) { return f.Reactivate(t.Context(), ca.ChangeRequest{ID: id, ZoneID: zone}) },
+		"hold": func(id string) (ca.Certificate, error) {
+			return f.Hold(t.Context(), ca.ChangeRequest{ID: id, ZoneID: zone})
+		},
+		"reactivate": func(id string) (ca.Certificate, error) {
+			return f.Reactivate(t.Context(), ca.ChangeRequest{ID: id, ZoneID: zone})
+		},
 	}
 	for _, c := range []struct {
 		before, step string

@@ -72,7 +72,7 @@ func (r *responder) answer(w http.ResponseWriter, req *http.Request, der []byte)
 	// RFC 5019, Section 6.2: the headers of an answer that may be kept. Expires agrees with Cache-Control.
 	h.Set("ETag", answer.ETag)
 	h.Set("Cache-Control", r.cacheControl(answer.NextUpdate))
-	h.Set("Expires", r.cfg.Now().Add(r.cfg.MaxAge).UTC().Format(http.TimeFormat))
+	h.Set("Expires", r.cfg.Now().Add(r.maxAge(answer.NextUpdate)).UTC().Format(http.TimeFormat))
 	serve(w, req, answer.DER, answer.ThisUpdate)
 }
 

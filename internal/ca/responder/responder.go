@@ -154,9 +154,13 @@ func matches(header, tag string) bool {
 	return false
 }
 
-// cacheControl lets caches keep an answer for MaxAge, but never beyond its own end.
+// maxAge is how long caches may keep an answer: MaxAge, but never beyond its own end.
+func (r *responder) maxAge(nextUpdate time.Time) time.Duration {
+	return max(min(r.cfg.MaxAge, nextUpdate.Sub(r.cfg.Now())), 0)
+}
+
 func (r *responder) cacheControl(nextUpdate time.Time) string {
-	age := min(r.cfg.MaxAge, nextUpdate.Sub(r.cfg.Now()))
+	age := r.maxAge(nextUpdate)
 	if age < time.Second {
 		return "public, no-cache, no-transform"
 	}

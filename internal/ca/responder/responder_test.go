@@ -222,7 +222,9 @@ func TestOCSPGet(t *testing.T) {
 func TestOCSPPost(t *testing.T) {
 	w := newWorld(t, 0)
 	typed := http.Header{"Content-Type": {"application/ocsp-request"}}
-	post := func(header http.Header, body []byte) reply { return w.do(http.MethodPost, "/ocsp", header, bytes.NewReader(body)) }
+	post := func(header http.Header, body []byte) reply {
+		return w.do(http.MethodPost, "/ocsp", header, bytes.NewReader(body))
+	}
 	if got := post(typed, w.request(crypto.SHA256, nil)); got.status != 200 || w.status(got.body) != "good" {
 		t.Errorf("%d %s", got.status, w.status(got.body))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -189,6 +190,12 @@ func (c Config) withDefaults() Config {
 		c.Drain = 10 * time.Second
 	}
 	return c
+}
+
+// problems reads everything that the configuration names and returns every mistake found, nil when there is none.
+func (c Config) problems(ctx context.Context, b *baseBuilder) error {
+	_, err := b.build(ctx)
+	return errors.Join(c.check(), err)
 }
 
 // check finds the contradictions that no single field shows.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/goccy/go-yaml"
@@ -39,11 +38,11 @@ func configCheck(ctx context.Context, e env, path string) error {
 	}
 	cfg = cfg.withDefaults()
 	b := &baseBuilder{cfg: cfg}
-	_, err = b.build(ctx)
+	err = cfg.problems(ctx, b)
 	for _, w := range b.warnings {
 		fmt.Fprintf(e.stderr, "warning: %s\n", w)
 	}
-	if err = errors.Join(cfg.check(), err); err != nil {
+	if err != nil {
 		return &usageError{err: fmt.Errorf("configuration %s: %w", path, err)}
 	}
 	out, err := yaml.Marshal(cfg)

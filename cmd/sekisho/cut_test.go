@@ -76,12 +76,14 @@ func cutOne(t *testing.T, p *process, id string, conns []*liveConn) []time.Durat
 		if !c.alive() {
 			t.Fatalf("a %s connection was closed before the revocation", c.kind)
 		}
-		close(c.drain)
 	}
 	start := time.Now()
 	status, env := p.api("DELETE", p.certificates()+"/"+id, nil)
 	if status != http.StatusOK {
 		t.Fatalf("revoke: %d %+v", status, env.Errors)
+	}
+	for _, c := range conns {
+		close(c.drain)
 	}
 	times := make([]time.Duration, 0, len(conns))
 	for _, c := range conns {

@@ -159,6 +159,9 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := cfg.check(); err != nil {
+		return &usageError{err: err, hint: "sekisho config check FILE finds every mistake at once"}
+	}
 	s, err := newServer(e, f, cfg)
 	if err != nil {
 		return err

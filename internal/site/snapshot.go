@@ -92,10 +92,11 @@ func (s *Snapshot) Hosts() []*Host { return s.hosts }
 // The empty name is the default host's, if one is set.
 func (s *Snapshot) Host(listener, name string) *Host {
 	key := CanonicalName(name)
+	if name == "" {
+		key = s.fallback
+	}
 	if key == "" {
-		if key = s.fallback; key == "" {
-			return nil
-		}
+		return nil
 	}
 	if h := s.on(listener, key); h != nil {
 		return h

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func load(t *testing.T, text string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sekisho.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return loadConfig(path)
+}
+
+// TestInvariant15ConfigErrorsNameThePlace gives every kind of mistake and expects the place and the way out.
+func TestInvariant15ConfigErrorsNameThePlace(t *testing.T) {
+	for _, c := range []struct{ what, text, want string }{
+		{"unknown key", "listen:\n  egde: \":8443\"\n", "[2:3]"},
+		{"unknown key in a host", "hosts:\n  - name: a.test\n    echo: true\n    upstream: x\n", "[4:5]"},
+		{"wrong type", "limits:\n  connections: many\n", "[2:16]"},
+		{"no YAML", "listen: [\n", "[1:9]"},
+		{"edge as number", "listen:\n  edge: [1]\n", "listen.edge takes an address"},
+		{"duplicate key", "data: a\ndata: b\n", "[2:1]"},
+	} {
+		if _, err := load(t, c.text); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want it to say %q", c.what, err, c.want)
+		}
+	}
+	for _, c := range []struct{ what, text, want string }{
+		{"no host", "", "hosts: none"},
+		{"neither upstream nor echo", "hosts: [{name: a.test}]", "either upstreams or echo"},
+		{"both", "hosts: [{name: a.test, echo: true, upstreams: [\"http://x\"]}]", "either upstreams or echo"},
+		{"mode", "hosts: [{name: a.test, echo: true, client_auth: {mode: on}}]", "use off, request or require"},
+		{"CA without mode", "hosts: [{name: a.test, echo: true, client_auth: {ca: [x.pem]}}]", "client_auth.ca without a mode"},
+		{"missing CA file", "hosts: [{name: a.test, echo: true, client_auth: {mode: require, ca: [nowhere.pem]}}]", "nowhere.pem"},
+		{"refuse", "hosts: [{name: a.test, echo: true, client_auth: {mode: request, refuse: handshake}}]", "with mode require"},
+		{"forward", "hosts: [{name: a.test, echo: true, forward: [nginx]}]", "use rfc9440, cf, xfcc, xfcc-cert or none"},
+		{"TLS version", "hosts: [{name: a.test, echo: true, min_tls: \"1.1\"}]", "min_tls"},
+		{"listener", "hosts: [{name: a.test, echo: true, listeners: [b]}]", "there is no edge listener \"b\""},
+		{"zone", "hosts: [{name: a.test, echo: true, zone: b.test}]", "not one of the zones"},
+		{"two hosts", "hosts: [{name: a.test, echo: true}, {name: A.test, echo: true}]", "two hosts of one name"},
+		{"two defaults", "hosts: [{name: a.test, echo: true, default: true}, {name: b.test, echo: true, default: true}]", "is the default already"},
+		{"half a certificate", "hosts: [{name: a.test, echo: true, certificate: {cert: x}}]", "both cert and key"},
+		{"upstream scheme", "hosts: [{name: a.test, upstreams: [\"ftp://x\"]}]", "ftp"},
+		{"host name", "hosts: [{name: \"https://a.test\", echo: true}]", "without scheme"},
+		{"admin address", "listen: {admin: \"0.0.0.0:8440\"}\nhosts: [{name: a.test, echo: true}]", "listen.admin"},
+		{"pki URL", "pki: {url: \"https://x\"}\nhosts: [{name: a.test, echo: true}]", "pki.url"},
+		{"key type", "pki: {key_type: dsa}\nhosts: [{name: a.test, echo: true}]", "pki.key_type"},
+		{"log level", "log: {level: loud}\nhosts: [{name: a.test, echo: true}]", "log.level"},
+		{"negative limit", "limits: {connections: -1}\nhosts: [{name: a.test, echo: true}]", "limits.connections"},
+	} {
+		cfg, err := load(t, c.text)
+		if err != nil {
+			t.Errorf("%s: %v", c.what, err)
+			continue
+		}
+		cfg = cfg.withDefaults()
+		err = cfg.problems(t.Context(), &baseBuilder{cfg: cfg})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want it to say %q", c.what, err, c.want)
+		}
+	}
+}
+
+func TestConfigIsRead(t *testing.T) {
+	cfg, err := load(t, `
+listen: {edge: {public: ":8443", devices: ":9443"}, metrics: "off"}
+limits: {idle_timeout: 90s}
+zones: [{name: example.com}]
+hosts:
+  - {name: api.example.com, listeners: [devices], echo: true, client_auth: {mode: require}, forward: [cf, xfcc-cert]}
+  - {name: "*.example.com", default: true, upstreams: ["unix:///run/x.sock"]}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg = cfg.withDefaults()
+	if cfg.Limits.IdleTimeout != 90*time.Second || len(cfg.Listen.Edge) != 2 || cfg.Listen.Edge[1] != (EdgeListener{"devices", ":9443"}) {
+		t.Errorf("read %+v", cfg)
+	}
+	base, err := (&baseBuilder{cfg: cfg}).build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := base.Hosts[0]
+	if !api.Managed || !api.ManagedByFile || !api.Forward.DERBase64 || !api.Forward.XFCCWithCert || api.Forward.RFC9440 || !api.CrossOriginGuard || api.Zone.Name != "example.com" {
+		t.Errorf("host %+v", api)
+	}
+	if base.Fallback != "*.example.com" || base.Hosts[1].CrossOriginGuard {
+		t.Errorf("fallback %q, host %+v", base.Fallback, base.Hosts[1])
+	}
+}

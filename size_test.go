@@ -93,7 +93,9 @@ func (s *sizes) count(f parsedFile) []longFunc {
 			if d.Name.Name == "init" && d.Recv == nil {
 				s.inits = append(s.inits, f.pos(d))
 			}
-			s.documented(f, d, d.Name, d.Doc)
+			if typeName, _, method := strings.Cut(funcName(d), "."); !method || ast.IsExported(typeName) {
+				s.documented(f, d, d.Name, d.Doc)
+			}
 		case *ast.GenDecl:
 			s.general(f, d)
 		}

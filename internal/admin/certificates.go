@@ -24,7 +24,7 @@ type issueRequest struct {
 	Hosts   []string `json:"hosts"`   // names to certify beside those of the request: DNS, addresses, e-mail, URIs
 }
 
-// defaultValidity is used when a caller names no validity_days: Cloudflare's dashboard offers the same first.
+// defaultValidity is used when a caller names no validity_days; Cloudflare demands one.
 const defaultValidity = 365
 
 func (s *server) issueCertificate(ctx context.Context, c *call, req issueRequest) (certificateObject, error) {

@@ -85,8 +85,11 @@ func masked(t *testing.T, body string) string {
 		{`-----BEGIN ([A-Z0-9 ]+)-----(\\n|[A-Za-z0-9+/=])+-----END [A-Z0-9 ]+-----\\n`, "PEM of $1"},
 		{`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`, "UUID"},
 		{`20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`, "TIME"},
-		{`"[0-9a-f]{64}"`, `"HEX64"`}, {`"[0-9a-f]{40}"`, `"HEX40"`}, {`"serial_number":"[0-9a-f]+"`, `"serial_number":"HEX"`},
-		{`"der":"[^"]+"`, `"der":"BASE64"`}, {`[0-9a-f]{32}`, "ID"},
+		{`"[0-9a-f]{64}"`, `"HEX64"`},
+		{`"serial_number":"[0-9a-f]+"`, `"serial_number":"HEX"`},
+		{`"[0-9a-f]{40}"`, `"HEX40"`},
+		{`"der":"[^"]+"`, `"der":"BASE64"`},
+		{`[0-9a-f]{32}`, "ID"},
 	} {
 		if m.by == "ID" {
 			body = strings.NewReplacer(testZone, "ZONE", testAccount, "ACCOUNT").Replace(body)

@@ -58,9 +58,7 @@ func Listener(ln net.Listener, tlsConfig *tls.Config) net.Listener {
 	case tlsConfig == nil:
 		return ln
 	}
-	d := &dual{Listener: ln, tls: tlsConfig, ready: make(chan net.Conn), done: make(chan struct{}), waiting: make(map[net.Conn]bool)}
-	d.tasks.Go(d.accept)
-	return d
+	return &dual{Listener: ln, tls: tlsConfig, ready: make(chan net.Conn), done: make(chan struct{}), waiting: make(map[net.Conn]bool)}
 }
 
 // refusing is a listener that may not be used: beyond loopback and without TLS.
@@ -77,15 +75,26 @@ type dual struct {
 	ready chan net.Conn // sorted connections, to Accept
 	done  chan struct{} // closed when the listener is
 	tasks sync.WaitGroup
-	once  sync.Once
+
+	started, stopped sync.Once
 
 	mu      sync.Mutex
 	waiting map[net.Conn]bool // connections whose first byte is awaited
 	err     error             // why the inner listener ended
 }
 
-// Accept returns the next connection that has begun to speak.
+// Accept returns the next connection that has begun to speak. The first call starts the goroutine that takes them from
+// the inner listener.
 func (d *dual) Accept() (net.Conn, error) {
+	d.started.Do(func() {
+		d.mu.Lock() // stop holds it, too: nothing starts once Close waits
+		defer d.mu.Unlock()
+		select {
+		case <-d.done:
+		default:
+			d.tasks.Go(d.accept)
+		}
+	})
 	select {
 	case conn := <-d.ready:
 		return conn, nil
@@ -108,7 +117,7 @@ func (d *dual) Close() error {
 }
 
 func (d *dual) stop(err error) {
-	d.once.Do(func() {
+	d.stopped.Do(func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.err = err

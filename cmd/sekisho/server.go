@@ -253,7 +253,10 @@ func (s *server) buildEdge(context.Context) error {
 	if s.edge, err = edge.New(cfg); err != nil {
 		return err
 	}
-	s.tasks = append(s.tasks, s.edge.Run)
+	s.tasks = append(s.tasks, s.edge.Run, func(ctx context.Context) error {
+		<-ctx.Done()
+		return s.edge.Shutdown(context.WithoutCancel(ctx))
+	})
 	for i, l := range s.cfg.Listen.Edge {
 		ln, err := listen("edge", l.Address)
 		if err != nil {

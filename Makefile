@@ -11,7 +11,7 @@ LINT_VERSION := $(shell awk '$$1 == "github.com/golangci/golangci-lint/v2" {prin
 CADDY_VERSION := $(shell awk '$$1 == "github.com/caddyserver/caddy/v2" {print $$2}' bench/caddy/go.mod)
 CADDY := bin/tools/caddy-$(CADDY_VERSION)-$(GOTOOLCHAIN)
 LINT := bin/tools/golangci-lint-$(LINT_VERSION)-$(GOTOOLCHAIN)
-MODULES := . test bench
+MODULES := . bench test
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-long test-tools race lint layers fuzz bench vuln docs fmt clean
@@ -25,8 +25,9 @@ run: build ## the checkpoint in development mode: state in ./sekisho-data, curl 
 build: ## bin/sekisho
 	go build -trimpath -o bin/sekisho ./cmd/sekisho
 
+# -count=1: tests that build and start the program depend on files that go's test cache does not see.
 test: test-tools ## every test of every module; installs what the tests need from Debian
-	@scripts/each-module "go test" $(MODULES)
+	@scripts/each-module "go test -count=1" $(MODULES)
 
 test-long: export SEKISHO_LONG = 1
 test-long: test-tools ## the same with the long scenarios (SEKISHO_LONG=1)

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sekisho/internal/auditlog"
+)
+
+// auditTrail follows the audit log over restarts: each record must continue the chain from the last one read.
+type auditTrail struct {
+	last   auditlog.Record
+	issued map[string]bool // ids of certificate.issue
+}
+
+func newAuditTrail() *auditTrail { return &auditTrail{issued: make(map[string]bool)} }
+
+// read reads on, and demands a record for every certificate that was acknowledged.
+func (a *auditTrail) read(t *testing.T, p *process, acknowledged map[string]*entry) {
+	t.Helper()
+	for {
+		status, env := p.api("GET", fmt.Sprintf("/sekisho/audit?per_page=1000&from=%d", a.last.Seq+1), nil)
+		var rows []struct {
+			auditlog.Entry
+			Seq        int64
+			Prev, Hash string
+		}
+		if err := json.Unmarshal(env.Result, &rows); err != nil || status != http.StatusOK {
+			t.Fatalf("audit log: %d %+v %v", status, env.Errors, err)
+		}
+		for _, row := range rows {
+			r := auditlog.Next(a.last, row.Entry)
+			if r.Seq != row.Seq || hex.EncodeToString(r.Prev[:]) != row.Prev || hex.EncodeToString(r.Hash[:]) != row.Hash {
+				t.Fatalf("audit record %d does not continue the chain from record %d", row.Seq, a.last.Seq)
+			}
+			a.last = r
+			if r.Action == "certificate.issue" {
+				a.issued[r.Object] = true
+			}
+		}
+		if len(rows) == 0 {
+			break
+		}
+	}
+	for id := range acknowledged {
+		if !a.issued[id] {
+			t.Errorf("certificate %s was acknowledged and is not in the audit log", id)
+		}
+	}
+}
+
+func parsePEM(t *testing.T, text string) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		t.Fatalf("no certificate: %q", text)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// TestInvariant08RevocationIsOnDiskBeforeTheAnswer has strace watch a revocation: between reading the request and
+// writing the answer the write-ahead log is synced.
+func TestInvariant08RevocationIsOnDiskBeforeTheAnswer(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skipf("strace is not installed: %v", err)
+	}
+	p := startDev(t, t.TempDir())
+	_, id := p.issue("watched")
+	trace := filepath.Join(t.TempDir(), "trace")
+	strace := exec.Command("strace", "-f", "-y", "-s", "64", "-o", trace, "-e", "trace=fdatasync,fsync,read,write,recvfrom,sendto", "-p", fmt.Sprint(p.cmd.Process.Pid))
+	stderr := &logBuffer{}
+	strace.Stderr = stderr
+	if err := strace.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- strace.Wait() }()
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(stderr.String(), "attached"); time.Sleep(10 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			t.Skipf("strace cannot attach here: %v %s", err, stderr)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("strace does not attach: %s", stderr)
+		}
+	}
+	if status, env := p.api("DELETE", p.certificates()+"/"+id, nil); status != http.StatusOK {
+		t.Fatalf("revoke: %d %+v", status, env.Errors)
+	}
+	if err := strace.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	data, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synced := syncsBeforeAnswer(t, data)
+	if len(synced) == 0 {
+		t.Errorf("no fdatasync between the request and its answer:\n%s", data)
+	}
+	t.Logf("between request and answer: %q", synced)
+	p.stop()
+}
+
+// syncsBeforeAnswer returns the completed syncs between the read of the DELETE and the write of its answer.
+func syncsBeforeAnswer(t *testing.T, trace []byte) (synced []string) {
+	t.Helper()
+	begun := regexp.MustCompile(`^(\d+) +(fdatasync|fsync)\((.*?)(?:\) += 0| <unfinished)`)
+	resumed := regexp.MustCompile(`^(\d+) +<\.\.\. (?:fdatasync|fsync) resumed>.*= 0`)
+	running := make(map[string]string)
+	reading, found := true, false
+	for scanner := bufio.NewScanner(bytes.NewReader(trace)); scanner.Scan(); {
+		line := scanner.Text()
+		switch {
+		case strings.Contains(line, `"DELETE /client/v4/`):
+			reading = false
+		case !reading && strings.Contains(line, `"HTTP/1.1 200 OK`):
+			found = true
+		}
+		if found {
+			break
+		}
+		if m := begun.FindStringSubmatch(line); m != nil && !reading {
+			if strings.Contains(line, "unfinished") {
+				running[m[1]] = m[2] + " " + m[3]
+			} else {
+				synced = append(synced, m[2]+" "+m[3])
+			}
+		}
+		if m := resumed.FindStringSubmatch(line); m != nil && running[m[1]] != "" {
+			synced = append(synced, running[m[1]])
+			delete(running, m[1])
+		}
+	}
+	if !found {
+		t.Fatalf("strace did not see the request and its answer:\n%s", trace)
+	}
+	return synced
+}

@@ -100,8 +100,15 @@ func TestInvariant12Roles(t *testing.T) {
 		have, want Role
 		ok         bool
 	}{
-		{Edit, Edit, true}, {Edit, Read, true}, {Read, Read, true},
-		{Read, Edit, false}, {"", Read, false}, {"", Edit, false}, {"", "", false}, {Edit, "", false}, {"owner", Read, false},
+		{Edit, Edit, true},
+		{Edit, Read, true},
+		{Read, Read, true},
+		{Read, Edit, false},
+		{"", Read, false},
+		{"", Edit, false},
+		{"", "", false},
+		{Edit, "", false},
+		{"owner", Read, false},
 	} {
 		if err := (Caller{Role: test.have}).Require(test.want); (err == nil) != test.ok || !test.ok && !errors.Is(err, ErrForbidden) {
 			t.Errorf("%q for %q: %v", test.have, test.want, err)

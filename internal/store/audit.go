@@ -28,7 +28,7 @@ func (t *tx) audit(ctx context.Context, e auditlog.Entry) error {
 	if err != nil {
 		return fmt.Errorf("store: audit detail: %w", err)
 	}
-	_, err = t.exec(ctx, `INSERT INTO audit (seq, prev, hash, at, actor, action, object, outcome, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	err = t.exec(ctx, `INSERT INTO audit (seq, prev, hash, at, actor, action, object, outcome, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		r.Seq, r.Prev[:], r.Hash[:], micros(r.At), r.Actor, r.Action, r.Object, r.Outcome, string(detail))
 	return err
 }

@@ -11,7 +11,7 @@ import (
 // AddCA implements ca.Ledger.
 func (s *Store) AddCA(ctx context.Context, r ca.CARecord, entry auditlog.Entry) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		_, err := t.exec(ctx, `INSERT INTO cas (id, name, parent, key_name, der, created_on, shards) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		err := t.exec(ctx, `INSERT INTO cas (id, name, parent, key_name, der, created_on, shards) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			r.ID, r.Name, r.Parent, r.KeyName, r.DER, micros(r.CreatedOn), max(r.Shards, 1))
 		if isUnique(err) {
 			return fmt.Errorf("store: CA %q: a CA of that name or id exists: %w", r.Name, ca.ErrConflict)

@@ -64,7 +64,7 @@ func (t *tx) insertCertificate(ctx context.Context, c *ca.Certificate, status in
 	} else if taken {
 		return fmt.Errorf("store: certificate %s: serial %s: %w", c.ID, c.Serial, ca.ErrSerialTaken)
 	}
-	_, err = t.exec(ctx, `INSERT INTO certificates (id, zone_id, ca, profile, issuer, serial, shard, key_hash, common_name,
+	err = t.exec(ctx, `INSERT INTO certificates (id, zone_id, ca, profile, issuer, serial, shard, key_hash, common_name,
 			not_before, not_after, issued_on, valid_days, status, reason, revoked_at, crl_number, fingerprint, der, csr)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.ID, c.ZoneID, caRef, c.Profile, issuer, c.Serial.Bytes(), c.Shard, c.KeyHash[:], c.CommonName,

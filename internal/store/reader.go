@@ -51,7 +51,7 @@ func (r *reader) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	if st := r.stmts[query]; st != nil {
 		return st, nil
 	}
-	st, err := r.db.PrepareContext(ctx, query)
+	st, err := r.db.PrepareContext(ctx, query) //nolint:sqlclosecheck // kept for the next caller; close closes it
 	if err != nil {
 		return nil, explain(r.path, err)
 	}
@@ -61,7 +61,7 @@ func (r *reader) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 
 // get reads one row into dest; sql.ErrNoRows when there is none.
 func (r *reader) get(ctx context.Context, query string, args []any, dest ...any) error {
-	st, err := r.prepare(ctx, query)
+	st, err := r.prepare(ctx, query) //nolint:sqlclosecheck // kept for the next caller; close closes it
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (r *reader) get(ctx context.Context, query string, args []any, dest ...any)
 
 // each calls fn for each row of query.
 func (r *reader) each(ctx context.Context, query string, args []any, fn func(scan) error) error {
-	st, err := r.prepare(ctx, query)
+	st, err := r.prepare(ctx, query) //nolint:sqlclosecheck // kept for the next caller; close closes it
 	if err != nil {
 		return err
 	}

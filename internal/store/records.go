@@ -27,20 +27,17 @@ func (s *Store) Zones(ctx context.Context) ([]site.Zone, error) {
 // configuration file is known only to who read that file.
 func (s *Store) EnsureZone(ctx context.Context, z site.Zone) (stored site.Zone, err error) {
 	err = s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		st, err := t.prepare(ctx, selectZone+`WHERE name = ?`)
-		if err != nil {
-			return err
-		}
-		stored, err = scanZone(st.QueryRowContext(ctx, z.Name).Scan)
+		var err error
+		stored, err = scanZone(t.row(ctx, selectZone+`WHERE name = ?`, z.Name))
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			stored = z
 			stored.CreatedOn = fromMicros(micros(z.CreatedOn))
-			_, err = t.exec(ctx, `INSERT INTO zones (id, name, account_id, created_on, read_only) VALUES (?, ?, ?, ?, ?)`,
+			err = t.exec(ctx, `INSERT INTO zones (id, name, account_id, created_on, read_only) VALUES (?, ?, ?, ?, ?)`,
 				z.ID, z.Name, z.AccountID, micros(z.CreatedOn), flag(z.ReadOnly))
 		case err == nil && stored.ReadOnly != z.ReadOnly:
 			stored.ReadOnly = z.ReadOnly
-			_, err = t.exec(ctx, `UPDATE zones SET read_only = ? WHERE id = ?`, flag(z.ReadOnly), stored.ID)
+			err = t.exec(ctx, `UPDATE zones SET read_only = ? WHERE id = ?`, flag(z.ReadOnly), stored.ID)
 		}
 		return err
 	})
@@ -62,11 +59,11 @@ func (s *Store) Associations(ctx context.Context) ([]site.Association, error) {
 // ReplaceAssociations implements site.Records. A hostname given twice counts once.
 func (s *Store) ReplaceAssociations(ctx context.Context, zoneID, caID string, hostnames []string, entry auditlog.Entry) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		if _, err := t.exec(ctx, `DELETE FROM associations WHERE zone_id = ? AND ca_id = ?`, zoneID, caID); err != nil {
+		if err := t.exec(ctx, `DELETE FROM associations WHERE zone_id = ? AND ca_id = ?`, zoneID, caID); err != nil {
 			return err
 		}
 		for _, h := range hostnames {
-			_, err := t.exec(ctx, `INSERT INTO associations (zone_id, ca_id, hostname) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, zoneID, caID, h)
+			err := t.exec(ctx, `INSERT INTO associations (zone_id, ca_id, hostname) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, zoneID, caID, h)
 			if err != nil {
 				return err
 			}
@@ -88,7 +85,7 @@ func (s *Store) AllSettings(ctx context.Context) ([]site.Settings, error) {
 func (s *Store) PutSettings(ctx context.Context, zoneID string, settings []site.Settings, entry auditlog.Entry) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
 		for _, v := range settings {
-			_, err := t.exec(ctx, `INSERT INTO settings (zone_id, hostname, china_network, forwarding) VALUES (?, ?, ?, ?)
+			err := t.exec(ctx, `INSERT INTO settings (zone_id, hostname, china_network, forwarding) VALUES (?, ?, ?, ?)
 				ON CONFLICT (zone_id, hostname) DO UPDATE SET china_network = excluded.china_network, forwarding = excluded.forwarding`,
 				zoneID, v.Hostname, flag(v.ChinaNetwork), flag(v.ClientCertificateForwarding))
 			if err != nil {

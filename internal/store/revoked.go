@@ -37,7 +37,7 @@ func (s *Store) Revoked(ctx context.Context, caID string, shard int, since time.
 			return
 		}
 		used = true
-		defer view.Rollback() //nolint:errcheck // a transaction that only read has nothing to lose
+		defer view.Rollback()
 		found, err := view.QueryContext(ctx, query, append(args, micros(since))...)
 		if err != nil {
 			yield(ca.RevokedRow{}, explain(s.path, err))

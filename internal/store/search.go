@@ -15,15 +15,15 @@ const (
 
 // Certificates implements ca.Ledger. Newest means recorded last. Rows and total are of one view.
 func (s *Store) Certificates(ctx context.Context, f ca.Filter) (rows []ca.Certificate, total int, err error) {
-	where, args, err := filterSQL(f)
+	countSQL, pageSQL, args, err := searchSQL(f)
 	if err != nil {
 		return nil, 0, err
 	}
-	count, err := s.read.prepare(ctx, `SELECT count(*) FROM certificates c `+where)
+	count, err := s.read.prepare(ctx, countSQL)
 	if err != nil {
 		return nil, 0, err
 	}
-	page, err := s.read.prepare(ctx, selectCertificate+where+` ORDER BY c.seq DESC LIMIT ? OFFSET ?`)
+	page, err := s.read.prepare(ctx, pageSQL)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -31,15 +31,16 @@ func (s *Store) Certificates(ctx context.Context, f ca.Filter) (rows []ca.Certif
 	if err != nil {
 		return nil, 0, explain(s.path, err)
 	}
-	defer view.Rollback() //nolint:errcheck // a transaction that only read has nothing to lose
-	if err := view.StmtContext(ctx, count).QueryRowContext(ctx, args...).Scan(&total); err != nil {
+	defer view.Rollback()
+	// Statements of a transaction end with it.
+	if err := view.StmtContext(ctx, count).QueryRowContext(ctx, args...).Scan(&total); err != nil { //nolint:sqlclosecheck // see above
 		return nil, 0, explain(s.path, err)
 	}
 	limit := f.Limit
 	if limit <= 0 {
 		limit = defaultPage
 	}
-	found, err := view.StmtContext(ctx, page).QueryContext(ctx, append(args, min(limit, maxPage), max(f.Offset, 0))...)
+	found, err := view.StmtContext(ctx, page).QueryContext(ctx, append(args, min(limit, maxPage), max(f.Offset, 0))...) //nolint:sqlclosecheck // see above
 	if err != nil {
 		return nil, 0, explain(s.path, err)
 	}
@@ -54,6 +55,17 @@ func scanPage(found *sql.Rows) (rows []ca.Certificate, err error) {
 		return err
 	})
 	return rows, err
+}
+
+// searchSQL is the two queries of a search; the page takes limit and offset as arguments after args. Rows are counted
+// only where a condition that nearly names them leaves few; the other totals are kept ready.
+func searchSQL(f ca.Filter) (count, page string, args []any, err error) {
+	where, args, err := filterSQL(f)
+	count = `SELECT coalesce(sum(c.n), 0) FROM certificate_counts c ` + where
+	if f.Serial != nil || f.Fingerprint != nil || f.CommonName != "" {
+		count = `SELECT count(*) FROM certificates c ` + where
+	}
+	return count, selectCertificate + where + ` ORDER BY c.seq DESC LIMIT ? OFFSET ?`, args, err
 }
 
 // filterSQL is the WHERE clause of a filter. Where a condition that nearly names the row is present (serial,

@@ -109,8 +109,8 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		// Readers first: the last connection to close, the writer's, checkpoints and removes the WAL.
-		writeErr := s.write.stopAndWait()
-		s.closed = errors.Join(writeErr, s.read.close(), s.write.close(), s.lock.Close())
+		s.write.stopAndWait()
+		s.closed = errors.Join(s.read.close(), s.write.close(), s.lock.Close())
 	})
 	return s.closed
 }

@@ -35,7 +35,7 @@ func (s *Store) AddTicketKey(ctx context.Context, epoch int64, sealed []byte) (s
 // DropTicketKeys deletes the keys of the epochs before before.
 func (s *Store) DropTicketKeys(ctx context.Context, before int64) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		_, err := t.exec(ctx, `DELETE FROM ticket_keys WHERE epoch < ?`, before)
+		err := t.exec(ctx, `DELETE FROM ticket_keys WHERE epoch < ?`, before)
 		return err
 	})
 }

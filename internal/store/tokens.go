@@ -38,7 +38,7 @@ func (s *Store) TokenByHash(ctx context.Context, hash [32]byte) (principal.Token
 // AddToken implements principal.Tokens. A token whose id or secret is stored already is refused.
 func (s *Store) AddToken(ctx context.Context, v principal.Token) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		_, err := t.exec(ctx, `INSERT INTO tokens (id, name, email, role, hash, created_on, expires_on) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		err := t.exec(ctx, `INSERT INTO tokens (id, name, email, role, hash, created_on, expires_on) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			v.ID, v.Name, v.Email, string(v.Role), v.Hash[:], micros(v.CreatedOn), micros(v.ExpiresOn))
 		if isUnique(err) {
 			return fmt.Errorf("store: token %q: its id or secret is stored already", v.Name)

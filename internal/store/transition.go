@@ -37,11 +37,7 @@ func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.En
 
 // certificate is Store.Certificate inside the transaction, so that nothing comes between reading and writing.
 func (t *tx) certificate(ctx context.Context, zoneID, id string) (ca.Certificate, error) {
-	st, err := t.prepare(ctx, selectCertificate+`WHERE c.id = ?`)
-	if err != nil {
-		return ca.Certificate{}, err
-	}
-	c, err := scanCertificate(st.QueryRowContext(ctx, id).Scan)
+	c, err := scanCertificate(t.row(ctx, selectCertificate+`WHERE c.id = ?`, id))
 	err = notFound(err, ca.ErrNotFound)
 	if err == nil && zoneID != "" && c.ZoneID != zoneID {
 		err = ca.ErrNotFound
@@ -85,12 +81,12 @@ func (t *tx) transition(ctx context.Context, c ca.Certificate, step ca.Transitio
 	if step.To == ca.Revoked {
 		status, c.Reason, c.RevokedAt = statusRevoked, step.Reason, fromMicros(micros(step.At))
 	}
-	_, err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ? WHERE id = ?`,
+	err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ? WHERE id = ?`,
 		status, int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, c.ID)
 	if err != nil || !step.Block || step.To != ca.Revoked {
 		return c, err
 	}
-	_, err = t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+	err = t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 		c.KeyHash[:], micros(step.At), c.ID)
 	return c, err
 }

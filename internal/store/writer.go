@@ -125,24 +125,29 @@ func (w *writer) one(ctx context.Context, j *job) error {
 	if j.err = j.ctx.Err(); j.err != nil {
 		return nil
 	}
-	if _, err := w.tx.exec(ctx, "SAVEPOINT job"); err != nil {
+	if err := w.tx.exec(ctx, "SAVEPOINT job"); err != nil {
 		return explain(w.path, err)
 	}
 	j.err = explain(w.path, j.run(ctx, &w.tx))
 	if j.err != nil {
 		// After a full disk or an I/O error SQLite may have rolled back everything; then there is no savepoint any more.
-		if _, err := w.tx.exec(ctx, "ROLLBACK TO job"); err != nil {
+		if err := w.tx.exec(ctx, "ROLLBACK TO job"); err != nil {
 			return fmt.Errorf("store: the transaction was lost: %w", j.err)
 		}
 	}
-	if _, err := w.tx.exec(ctx, "RELEASE job"); err != nil {
+	if err := w.tx.exec(ctx, "RELEASE job"); err != nil {
 		return explain(w.path, errors.Join(j.err, err))
 	}
 	return nil
 }
 
+// begin also ends a transaction that an earlier failure has left open.
 func (w *writer) begin(ctx context.Context) error {
-	_, err := w.tx.exec(ctx, "BEGIN IMMEDIATE")
+	err := w.tx.exec(ctx, "BEGIN IMMEDIATE")
+	if err != nil {
+		w.rollback(ctx)
+		err = w.tx.exec(ctx, "BEGIN IMMEDIATE")
+	}
 	return explain(w.path, err)
 }
 
@@ -150,7 +155,7 @@ func (w *writer) commit(ctx context.Context) error {
 	if err := w.fault("before-commit"); err != nil {
 		return err
 	}
-	if _, err := w.tx.exec(ctx, "COMMIT"); err != nil {
+	if err := w.tx.exec(ctx, "COMMIT"); err != nil {
 		return explain(w.path, err)
 	}
 	return w.fault("after-commit")
@@ -158,14 +163,13 @@ func (w *writer) commit(ctx context.Context) error {
 
 // rollback ends a transaction that may have ended by itself, in which case SQLite says so and there is nothing to do.
 func (w *writer) rollback(ctx context.Context) {
-	_, _ = w.tx.exec(ctx, "ROLLBACK")
+	_ = w.tx.exec(ctx, "ROLLBACK")
 }
 
 // stopAndWait refuses new jobs and waits for those that were taken.
-func (w *writer) stopAndWait() error {
+func (w *writer) stopAndWait() {
 	w.once.Do(func() { close(w.stop) })
 	<-w.ended
-	return nil
 }
 
 func (w *writer) close() error {
@@ -190,12 +194,13 @@ func (t *tx) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	return st, nil
 }
 
-func (t *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+func (t *tx) exec(ctx context.Context, query string, args ...any) error {
 	st, err := t.prepare(ctx, query)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return st.ExecContext(ctx, args...)
+	_, err = st.ExecContext(ctx, args...)
+	return err
 }
 
 // get reads one row into dest; sql.ErrNoRows when there is none.
@@ -205,6 +210,11 @@ func (t *tx) get(ctx context.Context, query string, args []any, dest ...any) err
 		return err
 	}
 	return st.QueryRowContext(ctx, args...).Scan(dest...)
+}
+
+// row is get for a function that scans.
+func (t *tx) row(ctx context.Context, query string, args ...any) scan {
+	return func(dest ...any) error { return t.get(ctx, query, args, dest...) }
 }
 
 // has reports whether query yields a row.

@@ -58,6 +58,15 @@ CREATE INDEX certificates_zone_status ON certificates (zone_id, status, seq, pro
 CREATE INDEX certificates_revoked ON certificates (ca, shard, not_after, issuer, serial, reason, revoked_at)
     WHERE status = 1;
 
+-- How many there are, so that the total of a search does not cost a walk over a million index entries. Triggers keep it.
+CREATE TABLE certificate_counts (
+    zone_id TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    status  INTEGER NOT NULL,
+    n       INTEGER NOT NULL CHECK (n >= 0),
+    PRIMARY KEY (zone_id, profile, status)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE blocked_keys (
     key_hash   BLOB PRIMARY KEY CHECK (length(key_hash) = 32),
     blocked_on INTEGER NOT NULL,
@@ -122,6 +131,30 @@ CREATE TABLE ticket_keys (
     epoch  INTEGER PRIMARY KEY,
     sealed BLOB NOT NULL
 ) STRICT;
+
+-- +goose StatementBegin
+CREATE TRIGGER certificates_count AFTER INSERT ON certificates
+BEGIN
+    INSERT INTO certificate_counts (zone_id, profile, status, n) VALUES (NEW.zone_id, NEW.profile, NEW.status, 1)
+        ON CONFLICT (zone_id, profile, status) DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE TRIGGER certificates_recount AFTER UPDATE OF status ON certificates WHEN NEW.status <> OLD.status
+BEGIN
+    UPDATE certificate_counts SET n = n - 1 WHERE zone_id = OLD.zone_id AND profile = OLD.profile AND status = OLD.status;
+    INSERT INTO certificate_counts (zone_id, profile, status, n) VALUES (NEW.zone_id, NEW.profile, NEW.status, 1)
+        ON CONFLICT (zone_id, profile, status) DO UPDATE SET n = n + 1;
+END;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE TRIGGER certificates_stay BEFORE DELETE ON certificates
+BEGIN
+    SELECT RAISE(ABORT, 'the ledger loses no certificate');
+END;
+-- +goose StatementEnd
 
 -- +goose StatementBegin
 CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit

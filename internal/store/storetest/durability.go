@@ -21,7 +21,7 @@ var errFault = errors.New("fault on demand")
 func testAudit(t *testing.T, s Interface) {
 	ctx := t.Context()
 	odd := auditlog.Entry{
-		At: epoch.In(time.FixedZone("east", 3600)), Actor: "a\x00b", Action: "x\xff", Object: "é'\"\n", Outcome: "refused",
+		At: epoch().In(time.FixedZone("east", 3600)), Actor: "a\x00b", Action: "x\xff", Object: "é'\"\n", Outcome: "refused",
 		Detail: map[string]string{"k\x00": "v\xfe", "": ""},
 	}
 	for _, e := range []auditlog.Entry{odd, Entry("a", "1"), {}, {Detail: map[string]string{}}} {
@@ -84,13 +84,13 @@ func testConcurrent(t *testing.T, s Interface) {
 	for n := range writers {
 		group.Go(func() {
 			ctx, c := t.Context(), Certificate(n)
-			last := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch}
+			last := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch()}
 			if n%2 == 0 {
 				last.To = ca.Active
 			}
 			err := s.RecordCertificate(ctx, c, Entry("certificate.issue", c.ID))
 			if err == nil {
-				err = note(s.Apply(ctx, ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.CertificateHold, At: epoch}, Entry("hold", c.ID)))
+				err = note(s.Apply(ctx, ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.CertificateHold, At: epoch()}, Entry("hold", c.ID)))
 			}
 			if err == nil {
 				err = note(s.Apply(ctx, last, Entry("last", c.ID)))
@@ -113,7 +113,7 @@ func testConcurrent(t *testing.T, s Interface) {
 	if diff := cmp.Diff(want, numbers); diff != "" {
 		t.Errorf("CRL numbers: %s", diff)
 	}
-	if number, all := revoked(t, s, CAID, 0, epoch); number != 2*writers || len(all) != writers/2 {
+	if number, all := revoked(t, s, CAID, 0, epoch()); number != 2*writers || len(all) != writers/2 {
 		t.Errorf("number %d with %d revoked, want %d with %d", number, len(all), 2*writers, writers/2)
 	}
 	if n := auditCount(t, s); n != 1+3*writers {
@@ -209,7 +209,7 @@ func testFailedCommit(t *testing.T, s Interface) {
 	if err := s.RecordCertificate(t.Context(), c, Entry("certificate.issue", c.ID)); !errors.Is(err, errFault) {
 		t.Errorf("record: %v", err)
 	}
-	if _, err := s.Apply(t.Context(), ca.Transition{ID: held.ID, To: ca.Revoked, At: epoch}, Entry("revoke", held.ID)); !errors.Is(err, errFault) {
+	if _, err := s.Apply(t.Context(), ca.Transition{ID: held.ID, To: ca.Revoked, At: epoch()}, Entry("revoke", held.ID)); !errors.Is(err, errFault) {
 		t.Errorf("revoke: %v", err)
 	}
 	f.SetFault(nil)
@@ -237,7 +237,7 @@ func testFailedButPersisted(t *testing.T, s Interface) {
 	if err := s.RecordCertificate(t.Context(), c, Entry("certificate.issue", c.ID)); !errors.Is(err, errFault) {
 		t.Errorf("record: %v", err)
 	}
-	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch}
+	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch()}
 	if _, err := s.Apply(t.Context(), step, Entry("revoke", c.ID)); !errors.Is(err, errFault) {
 		t.Errorf("revoke: %v", err)
 	}
@@ -282,7 +282,7 @@ func testUncleanEnd(t *testing.T, s Interface) {
 				mu.Lock()
 				acked[c.ID] = 0
 				mu.Unlock()
-				got, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch}, Entry("revoke", c.ID))
+				got, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch()}, Entry("revoke", c.ID))
 				if err != nil {
 					t.Error(err)
 					return

@@ -13,13 +13,16 @@ import (
 	"sekisho/internal/pkix"
 )
 
-var equateSerials = cmp.Comparer(func(a, b pkix.Serial) bool { return a == b })
+// equateSerials compares serial numbers, whose fields are unexported, as the numbers they are.
+func equateSerials() cmp.Option {
+	return cmp.Comparer(func(a, b pkix.Serial) bool { return a == b })
+}
 
 func testCAs(t *testing.T, s Interface) {
 	ctx := t.Context()
 	want := []ca.CARecord{
-		{ID: "r", Name: "root", KeyName: "root", DER: []byte{1}, CreatedOn: epoch.Truncate(time.Microsecond), Shards: 1},
-		{ID: "i", Name: "issuing", Parent: "r", KeyName: "issuing", DER: []byte{2}, CreatedOn: epoch.Truncate(time.Microsecond), Shards: 3},
+		{ID: "r", Name: "root", KeyName: "root", DER: []byte{1}, CreatedOn: epoch().Truncate(time.Microsecond), Shards: 1},
+		{ID: "i", Name: "issuing", Parent: "r", KeyName: "issuing", DER: []byte{2}, CreatedOn: epoch().Truncate(time.Microsecond), Shards: 3},
 	}
 	// The child first: CAs gives parents first all the same.
 	for _, r := range []ca.CARecord{want[1], want[0]} {
@@ -55,7 +58,7 @@ func testRecord(t *testing.T, s Interface) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, equateSerials); diff != "" {
+	if diff := cmp.Diff(want, got, equateSerials()); diff != "" {
 		t.Errorf("by id: %s", diff)
 	}
 	if got, err = s.Certificate(ctx, "", want.ID); err != nil || got.ID != want.ID {
@@ -65,7 +68,7 @@ func testRecord(t *testing.T, s Interface) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, equateSerials); diff != "" {
+	if diff := cmp.Diff(want, got, equateSerials()); diff != "" {
 		t.Errorf("by issuer and serial: %s", diff)
 	}
 	other := want.CertID()
@@ -127,6 +130,12 @@ func testSearch(t *testing.T, s Interface) {
 	}
 	all[7] = revoke(t, s, all[7].ID, pkix.Superseded)
 	all[9] = revoke(t, s, all[9].ID, pkix.CertificateHold)
+	revoke(t, s, all[11].ID, pkix.CertificateHold)
+	back, err := s.Apply(t.Context(), ca.Transition{ID: all[11].ID, To: ca.Active, At: epoch()}, Entry("certificate.reactivate", all[11].ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all[11] = back
 	slices.Reverse(all) // newest first
 	match := func(keep func(ca.Certificate) bool) []ca.Certificate {
 		return slices.DeleteFunc(slices.Clone(all), func(c ca.Certificate) bool { return !keep(c) })
@@ -146,8 +155,10 @@ func testSearch(t *testing.T, s Interface) {
 		{"fingerprint", ca.Filter{Fingerprint: &device.Fingerprint, ZoneID: zone}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
 		{"common name", ca.Filter{CommonName: "device-7"}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
 		{"common name of another zone", ca.Filter{CommonName: "device-7", ZoneID: "ffff"}, nil},
-		{"everything at once", ca.Filter{ZoneID: zone, Status: ca.Revoked, Profile: "client", Serial: &device.Serial,
-			Fingerprint: &device.Fingerprint, CommonName: "device-7"}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
+		{"everything at once", ca.Filter{
+			ZoneID: zone, Status: ca.Revoked, Profile: "client", Serial: &device.Serial,
+			Fingerprint: &device.Fingerprint, CommonName: "device-7",
+		}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
 		{"nothing like it", ca.Filter{CommonName: "device-"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) { checkPages(t, s, test.filter, test.want) })
@@ -162,7 +173,7 @@ func checkPages(t *testing.T, s Interface, f ca.Filter, want []ca.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, equateSerials); diff != "" || total != len(want) {
+	if diff := cmp.Diff(want, got, equateSerials()); diff != "" || total != len(want) {
 		t.Errorf("total %d, want %d; %s", total, len(want), diff)
 	}
 	f.Limit = 7
@@ -174,7 +185,7 @@ func checkPages(t *testing.T, s Interface, f ca.Filter, want []ca.Certificate) {
 		}
 		paged = append(paged, page...)
 	}
-	if diff := cmp.Diff(want, paged, equateSerials); diff != "" {
+	if diff := cmp.Diff(want, paged, equateSerials()); diff != "" {
 		t.Errorf("in pages: %s", diff)
 	}
 	f.Limit, f.Offset = 0, 0

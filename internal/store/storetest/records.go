@@ -23,10 +23,10 @@ func testZones(t *testing.T, s Interface) {
 		}
 		return stored
 	}
-	created := epoch.Truncate(time.Microsecond)
-	b := ensure(site.Zone{ID: "2", Name: "b.example", AccountID: "acc", CreatedOn: epoch, ReadOnly: true})
-	a := ensure(site.Zone{ID: "1", Name: "a.example", AccountID: "acc", CreatedOn: epoch})
-	again := ensure(site.Zone{ID: "3", Name: "b.example", AccountID: "other", CreatedOn: epoch.AddDate(1, 0, 0), ReadOnly: true})
+	created := epoch().Truncate(time.Microsecond)
+	b := ensure(site.Zone{ID: "2", Name: "b.example", AccountID: "acc", CreatedOn: epoch(), ReadOnly: true})
+	a := ensure(site.Zone{ID: "1", Name: "a.example", AccountID: "acc", CreatedOn: epoch()})
+	again := ensure(site.Zone{ID: "3", Name: "b.example", AccountID: "other", CreatedOn: epoch().AddDate(1, 0, 0), ReadOnly: true})
 	if diff := cmp.Diff(b, again); diff != "" {
 		t.Errorf("the zone that exists is not what came back: %s", diff)
 	}
@@ -103,7 +103,7 @@ func testTokens(t *testing.T, s Interface) {
 	ctx := t.Context()
 	first := principal.Token{
 		ID: "2", Name: "first", Email: "Me@example.com", Role: principal.Edit, Hash: sha256.Sum256([]byte("a")),
-		CreatedOn: epoch.Truncate(time.Microsecond),
+		CreatedOn: epoch().Truncate(time.Microsecond),
 	}
 	second := principal.Token{
 		ID: "1", Name: "second", Role: principal.Read, Hash: sha256.Sum256([]byte("b")),
@@ -136,10 +136,10 @@ func testTokens(t *testing.T, s Interface) {
 
 func testTickets(t *testing.T, s Interface) {
 	ctx := t.Context()
-	for epoch, want := range []string{"k0", "k1", "k2"} {
+	for n, want := range []string{"k0", "k1", "k2"} {
 		for _, offered := range []string{want, "too late"} {
-			if got, err := s.AddTicketKey(ctx, int64(epoch), []byte(offered)); err != nil || string(got) != want {
-				t.Errorf("epoch %d: %q, %v; want %q", epoch, got, err, want)
+			if got, err := s.AddTicketKey(ctx, int64(n), []byte(offered)); err != nil || string(got) != want {
+				t.Errorf("epoch %d: %q, %v; want %q", n, got, err, want)
 			}
 		}
 	}

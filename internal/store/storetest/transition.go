@@ -34,12 +34,12 @@ func testTransitions(t *testing.T, s Interface) {
 		{ca.Active, 0, false},
 	} {
 		audits := auditCount(t, s)
-		got, err := s.Apply(ctx, ca.Transition{ID: c.ID, ZoneID: c.ZoneID, To: step.to, Reason: step.reason, At: epoch}, Entry("t", c.ID))
+		got, err := s.Apply(ctx, ca.Transition{ID: c.ID, ZoneID: c.ZoneID, To: step.to, Reason: step.reason, At: epoch()}, Entry("t", c.ID))
 		if step.ok {
 			number++
 			c.Status, c.Reason, c.CRLNumber, c.RevokedAt = step.to, step.reason, number, time.Time{}
 			if step.to == ca.Revoked {
-				c.RevokedAt = epoch.Truncate(time.Microsecond)
+				c.RevokedAt = epoch().Truncate(time.Microsecond)
 			}
 			audits++
 		}
@@ -50,7 +50,7 @@ func testTransitions(t *testing.T, s Interface) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]ca.Certificate{c, c}, []ca.Certificate{got, stored}, equateSerials); diff != "" {
+		if diff := cmp.Diff([]ca.Certificate{c, c}, []ca.Certificate{got, stored}, equateSerials()); diff != "" {
 			t.Errorf("to %s %s: answered and stored: %s", step.to, step.reason, diff)
 		}
 		if n := auditCount(t, s); n != audits {
@@ -58,14 +58,14 @@ func testTransitions(t *testing.T, s Interface) {
 		}
 	}
 	for what, step := range map[string]ca.Transition{
-		"another zone": {ID: c.ID, ZoneID: "ffff", To: ca.Revoked, At: epoch},
-		"no such id":   {ID: "nobody", To: ca.Revoked, At: epoch},
+		"another zone": {ID: c.ID, ZoneID: "ffff", To: ca.Revoked, At: epoch()},
+		"no such id":   {ID: "nobody", To: ca.Revoked, At: epoch()},
 	} {
 		if _, err := s.Apply(ctx, step, Entry("t", "")); !errors.Is(err, ca.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", what, err)
 		}
 	}
-	if _, err := s.Apply(ctx, ca.Transition{ID: c.ID, To: "pending", At: epoch}, Entry("t", c.ID)); err == nil {
+	if _, err := s.Apply(ctx, ca.Transition{ID: c.ID, To: "pending", At: epoch()}, Entry("t", c.ID)); err == nil {
 		t.Error("an unknown status was taken")
 	}
 }
@@ -88,7 +88,7 @@ func testBlock(t *testing.T, s Interface) {
 	if blocked() {
 		t.Error("blocked by a hold")
 	}
-	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: epoch, Block: true}
+	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: epoch(), Block: true}
 	if _, err := s.Apply(ctx, step, Entry("certificate.revoke", c.ID)); err != nil {
 		t.Fatal(err)
 	}
@@ -141,14 +141,14 @@ func testRevoked(t *testing.T, s Interface) {
 	for n := range 20 {
 		c := Certificate(n)
 		c.Shard = n % 2
-		c.NotAfter = epoch.Add(time.Duration(n) * time.Hour).Truncate(time.Second)
+		c.NotAfter = epoch().Add(time.Duration(n) * time.Hour).Truncate(time.Second)
 		record(t, s, c)
 		if n%5 == 0 {
 			continue
 		}
 		got := revoke(t, s, c.ID, pkix.Reason(1+n%6))
 		if n%6+1 == int(pkix.CertificateHold) {
-			if _, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Active, At: epoch}, Entry("t", c.ID)); err != nil {
+			if _, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Active, At: epoch()}, Entry("t", c.ID)); err != nil {
 				t.Fatal(err)
 			}
 			continue
@@ -158,7 +158,7 @@ func testRevoked(t *testing.T, s Interface) {
 			want[c.CertID()], byShard[c.Shard][c.CertID()] = row, row
 		}
 	}
-	since := epoch.Add(4 * time.Hour).Truncate(time.Second) // equal to the notAfter of number 4, which still counts
+	since := epoch().Add(4 * time.Hour).Truncate(time.Second) // equal to the notAfter of number 4, which still counts
 	numbers := map[int]int64{}
 	for shard := range 2 {
 		n, err := s.RaiseCRLNumber(t.Context(), CAID, shard)
@@ -181,7 +181,7 @@ func testRevoked(t *testing.T, s Interface) {
 		{"empty shard", CAID, 3, 0, map[pkix.CertID]ca.RevokedRow{}},
 	} {
 		number, got := revoked(t, s, test.caID, test.shard, since)
-		if diff := cmp.Diff(test.want, got, equateSerials); diff != "" || number != test.number {
+		if diff := cmp.Diff(test.want, got, equateSerials()); diff != "" || number != test.number {
 			t.Errorf("%s: number %d, want %d; %s", test.name, number, test.number, diff)
 		}
 	}
@@ -218,7 +218,7 @@ func testRevokedView(t *testing.T, s Interface) {
 		record(t, s, Certificate(n))
 	}
 	revoke(t, s, Certificate(0).ID, pkix.Superseded)
-	number, rows, err := s.Revoked(t.Context(), CAID, 0, epoch)
+	number, rows, err := s.Revoked(t.Context(), CAID, 0, epoch())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func testRevokedView(t *testing.T, s Interface) {
 	if want := map[pkix.CertID]bool{Certificate(0).CertID(): true}; number != 1 || !maps.Equal(got, want) {
 		t.Errorf("number %d with %d rows, want 1 with 1", number, len(got))
 	}
-	if number, all := revoked(t, s, CAID, 0, epoch); number != 3 || len(all) != 3 {
+	if number, all := revoked(t, s, CAID, 0, epoch()); number != 3 || len(all) != 3 {
 		t.Errorf("afterwards number %d with %d rows, want 3 with 3", number, len(all))
 	}
 }

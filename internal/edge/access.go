@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// log writes the access record: what was asked, what was decided and why, what was sent. It names the path only, as
-// queries carry secrets.
+// log writes the access record: what was asked, what was decided and why, what was sent and what went wrong with it. It
+// names the path only, as queries carry secrets.
 func (x *exchange) log(took time.Duration) {
 	ctx := context.WithoutCancel(x.r.Context())
 	if !x.p.access.Enabled(ctx, slog.LevelInfo) {
@@ -33,6 +33,7 @@ func (x *exchange) log(took time.Duration) {
 		slog.Bool("resumed", x.c.resumed),
 		slog.String("decision", decision),
 		slog.String("reason", x.reason),
+		slog.String("failure", x.failure),
 		slog.String("subject", x.subject()),
 		slog.String("serial", x.serial()),
 	}

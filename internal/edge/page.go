@@ -60,7 +60,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 {{with .Subject}}<dt>Certificate</dt><dd>{{.}}</dd>{{end}}
 {{with .Serial}}<dt>Serial number</dt><dd class="mono">{{.}}</dd>{{end}}
 <dt>Time</dt><dd>{{.Time}}</dd>
-<dt>Request</dt><dd class="mono">{{.RequestID}}</dd>
+<dt>Request number</dt><dd class="mono">{{.RequestID}}</dd>
 </dl>
 </main>
 </body>

@@ -85,6 +85,7 @@ type exchange struct {
 	told     *identityHeaders
 	reason   string // why refused, or why the client counts as anonymous; empty when verified or not asked
 	refused  bool
+	failure  string // what went wrong after the decision, in one word
 
 	status   int
 	bytes    int64
@@ -188,12 +189,21 @@ func (x *exchange) judge() (refusal, bool) {
 	if x.host.Mode == site.Require && !s.identity.Verified() {
 		return refusalFor(s.identity.Reason()), false
 	}
-	if x.route.guard != nil {
-		if err := x.route.guard.Check(x.r); err != nil {
-			return refusalCrossOrigin(), false
-		}
+	if x.route.guard != nil && !x.sameOrigin() {
+		return refusalCrossOrigin(), false
 	}
 	return refusal{}, true
+}
+
+// sameOrigin asks the host's guard. A switch of protocols is a GET, but what follows it may change anything, and
+// browsers let any page open a WebSocket anywhere: it is judged like a POST.
+func (x *exchange) sameOrigin() bool {
+	r := x.r
+	if upgradeOf(r) != "" {
+		r = r.WithContext(r.Context())
+		r.Method = http.MethodPost
+	}
+	return x.route.guard.Check(r) == nil
 }
 
 // prepare makes the request's header what the upstream gets. Everything a client could have named in Connection is

@@ -53,7 +53,7 @@ func (x *exchange) outgoing() *http.Request {
 
 // interim passes on a 1xx answer; 100 is the server's own matter (RFC 9110, Section 15.2).
 func (x *exchange) interim(code int, header textproto.MIMEHeader) error {
-	if code == http.StatusContinue || x.r.ProtoAtLeast(1, 1) == false {
+	if code == http.StatusContinue || !x.r.ProtoAtLeast(1, 1) {
 		return nil
 	}
 	h := x.w.Header()
@@ -144,10 +144,10 @@ func (x *exchange) copyBody(body io.Reader, stream bool) error {
 // broken records that an answer ended early.
 func (x *exchange) broken(err error) {
 	if errors.Is(err, errClient) || x.r.Context().Err() != nil {
-		x.reason = "client_gone"
+		x.failure = "client_gone"
 		return
 	}
-	x.reason = "upstream_broke_off"
+	x.failure = "upstream_broke_off"
 	x.upstreamError(err)
 }
 
@@ -155,7 +155,7 @@ func (x *exchange) broken(err error) {
 // cause are for the log.
 func (x *exchange) fail(err error) {
 	if x.r.Context().Err() != nil {
-		x.status, x.reason = statusClientGone, "client_gone"
+		x.status, x.failure = statusClientGone, "client_gone"
 		panic(http.ErrAbortHandler)
 	}
 	x.upstreamError(err)
@@ -175,7 +175,7 @@ func (x *exchange) fail(err error) {
 				text: "the body of the request could not be read to its end"}
 		}
 	}
-	x.reason = r.reason
+	x.failure = r.reason
 	x.reply(r)
 }
 

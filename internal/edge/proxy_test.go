@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"sekisho/internal/edge/upstream"
 	"sekisho/internal/site"
 	"sekisho/internal/testpki"
 )
@@ -90,7 +91,7 @@ func TestUpstreamFailures(t *testing.T) {
 			t.Errorf("%s: body %q", tt.name, body)
 		}
 		line := f.logLine(resp.Header.Get("X-Request-Id"))
-		if line["decision"] != "allow" || tt.reason != "" && line["reason"] != tt.reason {
+		if line["decision"] != "allow" || line["reason"] != "" || tt.reason != "" && line["failure"] != tt.reason {
 			t.Errorf("%s: log has %v", tt.name, line)
 		}
 		if !strings.Contains(f.log.String(), strings.TrimPrefix(tt.url, "http://")) && tt.reason != "" {
@@ -99,6 +100,32 @@ func TestUpstreamFailures(t *testing.T) {
 		if resp, _ := f.raw("a.example", nil, "GET /p HTTP/1.1\r\nHost: a.example\r\nAccept: text/html\r\n\r\n"); resp.Header.Get("Content-Type") != "text/html; charset=utf-8" {
 			t.Errorf("%s: no page: %v", tt.name, resp.Header)
 		}
+	}
+}
+
+func TestFailureStatuses(t *testing.T) {
+	ca := testpki.NewCA(t)
+	f := newFront(t, ca, frontHost(ca, "a.example", site.Off, ""))
+	for _, tt := range []struct {
+		err    error
+		status int
+		text   string
+	}{
+		{&upstream.Error{Op: upstream.OpTimeout, Addr: "http://10.0.0.1", Err: errors.New("x")}, 504, "did not answer in time"},
+		{&upstream.Error{Op: upstream.OpWrite, Addr: "http://10.0.0.1", Err: errors.New("x")}, 502, "broke off"},
+		{&upstream.Error{Op: upstream.OpBody, Addr: "http://10.0.0.1", Err: errors.New("x")}, 400, "body of the request"},
+		{errors.New("10.0.0.1"), 502, "did not answer as it should"},
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		x := &exchange{p: f.p, w: w, r: r, host: f.snapshot().Hosts()[0]}
+		x.fail(tt.err)
+		if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.text) || strings.Contains(w.Body.String(), "10.0.0.1") {
+			t.Errorf("%v: status %d, %q", tt.err, w.Code, w.Body)
+		}
+	}
+	if got := f.server.RequestMetrics().UpstreamErrors; got["timeout"] != 1 || got["other"] != 1 || got["body"] != 1 {
+		t.Errorf("metrics %v", got)
 	}
 }
 

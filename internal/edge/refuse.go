@@ -144,7 +144,7 @@ func jsonRefusal(r refusal) []byte {
 func (x *exchange) html(r refusal) []byte {
 	var page bytes.Buffer
 	err := x.p.page.Execute(&page, pageData{
-		Status: r.status, Title: http.StatusText(r.status), Text: sentence(r.text), Advice: r.advice, Host: x.name,
+		Status: r.status, Title: http.StatusText(r.status), Text: heading(r.text), Advice: r.advice, Host: x.name,
 		Subject: x.subject(), Serial: x.serial(), RequestID: x.id, Time: x.start.UTC().Format("2006-01-02 15:04:05 UTC"),
 	})
 	if err != nil {
@@ -153,7 +153,11 @@ func (x *exchange) html(r refusal) []byte {
 	return page.Bytes()
 }
 
-func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
+// heading is the text up to a colon, as a heading is written.
+func heading(text string) string {
+	text, _, _ = strings.Cut(text, ":")
+	return strings.ToUpper(text[:1]) + text[1:]
+}
 
 // form is how a refusal is written.
 type form int

@@ -129,7 +129,7 @@ func TestRefusalForms(t *testing.T) {
 					t.Errorf("%s: %s", tt.name, body)
 				}
 			case "text/html; charset=utf-8":
-				if !strings.Contains(body, sentence(tt.text)) || !strings.Contains(body, id) || regexp.MustCompile(`(?i)<script|<link|src=|url\(|https?://`).MatchString(body) {
+				if !strings.Contains(body, heading(tt.text)) || !strings.Contains(body, id) || regexp.MustCompile(`(?i)<script|<link|src=|url\(|https?://`).MatchString(body) {
 					t.Errorf("%s: %s", tt.name, body)
 				}
 			default:
@@ -251,6 +251,8 @@ func TestCrossOriginGuardAndMethods(t *testing.T) {
 		{"POST", "Sec-Fetch-Site: cross-site\r\nOrigin: https://friend.example", 200},
 		{"POST", "X-Any: thing", 200}, // no browser
 		{"GET", "Sec-Fetch-Site: cross-site", 200},
+		{"GET", "Sec-Fetch-Site: cross-site\r\nConnection: Upgrade\r\nUpgrade: websocket", 403},
+		{"GET", "Sec-Fetch-Site: same-origin\r\nConnection: Upgrade\r\nUpgrade: websocket", 200},
 		{"TRACE", "X-Any: thing", 405},
 	} {
 		resp, _ := f.raw("a.example", nil, tt.method+" / HTTP/1.1\r\nHost: a.example\r\n"+tt.header+"\r\n\r\n")
@@ -262,7 +264,7 @@ func TestCrossOriginGuardAndMethods(t *testing.T) {
 	if resp.StatusCode != 405 {
 		t.Errorf("CONNECT: status %d, want 405", resp.StatusCode)
 	}
-	if m := f.server.RequestMetrics(); m.Refused["cross_origin"] != 3 || m.Refused["method"] != 2 || m.ByClass[2] != 4 {
+	if m := f.server.RequestMetrics(); m.Refused["cross_origin"] != 4 || m.Refused["method"] != 2 || m.ByClass[2] != 5 {
 		t.Errorf("metrics %+v", m)
 	}
 }

@@ -139,14 +139,8 @@ func (s *Store) CertificateByID(ctx context.Context, id pkix.CertID) (ca.Certifi
 }
 
 func (s *Store) certificate(ctx context.Context, where string, args ...any) (c ca.Certificate, err error) {
-	err = s.read.each(ctx, selectCertificate+where, args, func(scan scan) (err error) {
-		c, err = scanCertificate(scan)
-		return err
-	})
-	if err == nil && c.ID == "" {
-		err = ca.ErrNotFound
-	}
-	return c, err
+	c, err = scanCertificate(s.read.row(ctx, selectCertificate+where, args...))
+	return c, notFound(err, ca.ErrNotFound)
 }
 
 // KeyBlocked implements ca.Ledger.

@@ -68,6 +68,11 @@ func (r *reader) get(ctx context.Context, query string, args []any, dest ...any)
 	return explain(r.path, st.QueryRowContext(ctx, args...).Scan(dest...))
 }
 
+// row is get for a function that scans.
+func (r *reader) row(ctx context.Context, query string, args ...any) scan {
+	return func(dest ...any) error { return r.get(ctx, query, args, dest...) }
+}
+
 // each calls fn for each row of query.
 func (r *reader) each(ctx context.Context, query string, args []any, fn func(scan) error) error {
 	st, err := r.prepare(ctx, query) //nolint:sqlclosecheck // kept for the next caller; close closes it

@@ -25,6 +25,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/principal"
+	"sekisho/internal/site"
 )
 
 const fileName = "sekisho.db"
@@ -50,6 +54,12 @@ type Store struct {
 	closing sync.Once
 	closed  error
 }
+
+var (
+	_ ca.Ledger        = (*Store)(nil)
+	_ site.Records     = (*Store)(nil)
+	_ principal.Tokens = (*Store)(nil)
+)
 
 // Open opens the store in cfg.Dir, makes it when there is none, and brings its schema up to date. It holds an exclusive
 // lock on the directory until Close. ctx bounds the opening only.

@@ -24,15 +24,11 @@ func scanToken(scan scan) (t principal.Token, err error) {
 
 // TokenByHash implements principal.Tokens.
 func (s *Store) TokenByHash(ctx context.Context, hash [32]byte) (principal.Token, error) {
-	st, err := s.read.prepare(ctx, selectToken+`WHERE hash = ?`)
-	if err != nil {
-		return principal.Token{}, err
-	}
-	t, err := scanToken(st.QueryRowContext(ctx, hash[:]).Scan)
+	t, err := scanToken(s.read.row(ctx, selectToken+`WHERE hash = ?`, hash[:]))
 	if errors.Is(err, sql.ErrNoRows) {
 		return principal.Token{}, fmt.Errorf("store: token: %w", principal.ErrUnauthenticated)
 	}
-	return t, explain(s.path, err)
+	return t, err
 }
 
 // AddToken implements principal.Tokens. A token whose id or secret is stored already is refused.

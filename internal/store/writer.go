@@ -195,7 +195,7 @@ func (t *tx) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 }
 
 func (t *tx) exec(ctx context.Context, query string, args ...any) error {
-	st, err := t.prepare(ctx, query)
+	st, err := t.prepare(ctx, query) //nolint:sqlclosecheck // kept for the next job; close closes it
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (t *tx) exec(ctx context.Context, query string, args ...any) error {
 
 // get reads one row into dest; sql.ErrNoRows when there is none.
 func (t *tx) get(ctx context.Context, query string, args []any, dest ...any) error {
-	st, err := t.prepare(ctx, query)
+	st, err := t.prepare(ctx, query) //nolint:sqlclosecheck // kept for the next job; close closes it
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,15 @@
 package ca_test
 
 import (
+	"context"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"math/big"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -33,8 +37,10 @@ func TestCRLFollows(t *testing.T) {
 			return e != nil && e.ReasonCode == 6 && e.RevocationTime.Equal(held.RevokedAt)
 		}, func() ca.Certificate { return f.reactivate(row.ID) }},
 		{"reactivate", func(e *x509.RevocationListEntry) bool { return e == nil }, func() ca.Certificate { return f.hold(row.ID) }},
-		{"hold again", func(e *x509.RevocationListEntry) bool { return e != nil && e.ReasonCode == 6 },
-			func() ca.Certificate { return f.revoke(row.ID, pkix.Superseded) }},
+		{
+			"hold again", func(e *x509.RevocationListEntry) bool { return e != nil && e.ReasonCode == 6 },
+			func() ca.Certificate { return f.revoke(row.ID, pkix.Superseded) },
+		},
 		{"revoke", func(e *x509.RevocationListEntry) bool { return e != nil && e.ReasonCode == 4 }, nil},
 	}
 	now := held
@@ -218,4 +224,74 @@ func (f *fixture) waitNumber(above *big.Int) (number *big.Int) {
 	f.t.Helper()
 	f.waitCRL(func(list *x509.RevocationList) bool { number = list.Number; return number.Cmp(above) > 0 })
 	return number
+}
+
+// millionLedger adds a million revoked rows to what the ledger yields.
+type millionLedger struct {
+	ca.Ledger
+	key pkix.KeyID
+}
+
+func (l millionLedger) Revoked(ctx context.Context, caID string, shard int, since time.Time) (int64, iter.Seq2[ca.RevokedRow, error], error) {
+	number, rows, err := l.Ledger.Revoked(ctx, caID, shard, since)
+	return number, func(yield func(ca.RevokedRow, error) bool) {
+		rows(yield)
+		at := time.Now()
+		for i := range uint64(1_000_000) {
+			serial := binary.BigEndian.AppendUint64([]byte("a serial no."), i)
+			if !yield(ca.RevokedRow{ID: pkix.CertID{Issuer: l.key, Serial: pkix.SerialFromBytes(serial)}, Reason: pkix.Superseded, At: at}, nil) {
+				return
+			}
+		}
+	}, err
+}
+
+// TestCRLMillion: with a million entries a revocation shows within a second.
+func TestCRLMillion(t *testing.T) {
+	if os.Getenv("SEKISHO_LONG") == "" {
+		t.Skip("a million entries take some seconds; SEKISHO_LONG=1 runs this")
+	}
+	f := newCA(t, pkix.ECDSAP256)
+	cfg := f.cfg
+	cfg.Ledger = millionLedger{f.store, pkix.KeyIDOf(f.Issuing())}
+	authority, err := ca.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Authority = authority
+	start := time.Now()
+	id := f.issuingID()
+	if _, err := f.CRL(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("first CRL after %v", time.Since(start))
+	f.run()
+	row := f.issue("x")
+	for _, step := range []func(){
+		func() { f.hold(row.ID) }, func() { f.reactivate(row.ID) }, func() { f.revoke(row.ID, pkix.Superseded) },
+	} {
+		start := time.Now()
+		step()
+		stored, err := f.Certificate(t.Context(), zone, row.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			crl, err := f.CRL(t.Context(), id, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if crl.Number.Int64() >= stored.CRLNumber {
+				t.Logf("CRL %v of %d bytes after %v", crl.Number, len(crl.DER), time.Since(start))
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("the CRL came after %v", took)
+		}
+	}
+	if list := f.crl(); len(list.RevokedCertificateEntries) != 1_000_001 || entry(t, list, row) == nil {
+		t.Errorf("%d entries", len(list.RevokedCertificateEntries))
+	}
 }

@@ -6,9 +6,9 @@ import (
 )
 
 var (
-	// ErrInvalid: what was asked for cannot be done as asked. Every one is a [*RequestError], which says what is wrong.
+	// ErrInvalid says that what was asked for cannot be done as asked. Every one is a [*RequestError], which says what is wrong.
 	ErrInvalid = errors.New("invalid request")
-	// ErrNotReady: there is no issuing CA yet; [Authority.Init] makes one.
+	// ErrNotReady says that there is no issuing CA yet; [Authority.Init] makes one.
 	ErrNotReady = errors.New("there is no certificate authority yet; make one with sekisho ca init")
 )
 

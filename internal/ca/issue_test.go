@@ -92,8 +92,13 @@ func checkLeaf(t *testing.T, f *fixture, row ca.Certificate, profile string, pub
 		bytes.Equal(cert.AuthorityKeyId, f.Issuing().SubjectKeyId), len(cert.SerialNumber.Bytes()), cert.Version,
 	}
 	want := []any{
-		wantUsage, []x509.ExtKeyUsage{usage}, false, []string{f.url + "/crl/" + id + "/0.crl"}, []string{f.url + "/ocsp"},
-		[]string{f.url + "/ca/" + id + ".cer"}, true, 20, 3,
+		wantUsage,
+		[]x509.ExtKeyUsage{usage},
+		false,
+		[]string{f.url + "/crl/" + id + "/0.crl"},
+		[]string{f.url + "/ocsp"},
+		[]string{f.url + "/ca/" + id + ".cer"},
+		true, 20, 3,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", profile, diff)

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -169,6 +171,12 @@ func (r *ocspResponder) live(ctx context.Context, issuer *authorityCA, req pkix.
 		answer.NextUpdate, answer.ETag = now.Add(r.a.cfg.OCSPLifetime), etag(answer.DER)
 	}
 	return answer, nil
+}
+
+// etag is a strong HTTP entity tag.
+func etag(body []byte) string {
+	sum := sha256.Sum256(body)
+	return `"` + hex.EncodeToString(sum[:16]) + `"`
 }
 
 // status is what the ledger says of a serial number of one of our CAs.

@@ -3,6 +3,7 @@ package lint_test
 import (
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -63,7 +64,7 @@ func TestCheck(t *testing.T) {
 				}
 				return
 			}
-			found, ok := err.(*lint.Error)
+			found, ok := errors.AsType[*lint.Error](err)
 			if !ok || linted != nil {
 				t.Fatalf("error %v, want a *lint.Error", err)
 			}

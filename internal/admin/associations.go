@@ -11,6 +11,9 @@ import (
 	"sekisho/internal/site"
 )
 
+// maxHostnames bounds a list of hostnames in one call: every one may become a host of its own.
+const maxHostnames = 1000
+
 // associationsRequest is the body of the PUT. Absent hostnames clear the list, as an empty list does: Cloudflare's
 // older client leaves an empty one out.
 type associationsRequest struct {
@@ -75,26 +78,12 @@ func (s *server) putAssociations(ctx context.Context, c *call, req associationsR
 	if err := managedOnly(req.CA); err != nil {
 		return noted{}, err
 	}
-	tied := s.tiedByFile(z.ID)
-	names := []string{}
-	for i, hostname := range req.Hostnames {
-		pointer := fmt.Sprintf("/hostnames/%d", i)
-		name, err := s.hostnameOf(z, hostname)
-		if err != nil {
-			return noted{}, invalid(pointer, err.Error())
-		}
-		if slices.Contains(tied, name) {
-			readOnly := invalid(pointer, name+" is tied to this CA by the configuration file (client_auth of the host "+name+
-				") and cannot be changed by the API: leave it out here, or change the file")
-			readOnly.problems[0].Code = codeReadOnly
-			return noted{}, readOnly
-		}
-		names = append(names, name)
+	names, err := s.namesToTie(z, req.Hostnames)
+	if err != nil {
+		return noted{}, err
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
 	entry := auditlog.Entry{
-		At: s.Now().UTC(), Actor: c.caller.Name, Action: "associations.replace", Object: z.ID, Outcome: "done",
+		At: s.Now().UTC(), Actor: c.caller.Name, Action: "hostname_associations.replace", Object: z.ID, Outcome: "done",
 		Detail: map[string]string{"hostnames": clip(strings.Join(names, " "), 2000)},
 	}
 	if err := s.Records.ReplaceAssociations(ctx, z.ID, "", names, entry); err != nil {
@@ -106,10 +95,35 @@ func (s *server) putAssociations(ctx context.Context, c *call, req associationsR
 	return s.associations(ctx, z)
 }
 
+// namesToTie checks a list of hostnames and returns it sorted, in the form in which it is stored, each name once.
+func (s *server) namesToTie(z site.Zone, hostnames []string) ([]string, error) {
+	if len(hostnames) > maxHostnames {
+		return nil, invalid("/hostnames", fmt.Sprintf("hostnames: %d are too many: give at most %d, or a wildcard", len(hostnames), maxHostnames))
+	}
+	tied := s.tiedByFile(z.ID)
+	names := []string{}
+	for i, hostname := range hostnames {
+		pointer := fmt.Sprintf("/hostnames/%d", i)
+		name, err := s.hostnameOf(z, hostname)
+		if err != nil {
+			return nil, invalid(pointer, err.Error())
+		}
+		if slices.Contains(tied, name) {
+			readOnly := invalid(pointer, name+" is tied to this CA by the configuration file (client_auth of the host "+name+
+				") and cannot be changed by the API: leave it out here, or change the file")
+			readOnly.problems[0].Code = codeReadOnly
+			return nil, readOnly
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
 // putIntoForce makes the edge work by what was stored. The change is durable whatever happens here, so an error says
-// both things: it is stored, and it is not in force. It does not stop when the caller hangs up.
+// both things: it is stored, and it is not in force.
 func (s *server) putIntoForce(ctx context.Context) error {
-	err := s.SiteChanged(context.WithoutCancel(ctx))
+	err := s.SiteChanged(ctx)
 	if err == nil {
 		return nil
 	}

@@ -55,7 +55,11 @@ func handle[Req, Resp any](s *server, action string, fn func(context.Context, *c
 			var req Req
 			c := &call{caller: caller, path: r.PathValue, query: r.URL.Query(), url: r.URL.Path}
 			if err = decode(w, r, &req); err == nil {
-				result, err = fn(r.Context(), c, req)
+				ctx := r.Context()
+				if !isSafe(r.Method) { // a change that has begun is ended and told to the edge, also when its caller hangs up
+					ctx = context.WithoutCancel(ctx)
+				}
+				result, err = fn(ctx, c, req)
 			}
 		}
 		if err != nil {
@@ -147,8 +151,10 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, f failed) {
 		reference := rand.Text()[:12]
 		level = slog.LevelError
 		attrs = append(attrs, slog.String("reference", reference))
+		told := s.Explain(f.err)
 		answer = refuse(http.StatusInternalServerError, codeInternal,
-			cmp.Or(s.Explain(f.err), "internal error")+"; the server's log has more under the reference "+reference)
+			cmp.Or(told, "internal error")+"; the server's log has more under the reference "+reference)
+		answer.noRetry = told != "" // a full disk is full a second later
 	}
 	if f.caller.Name != "" && (!isSafe(r.Method) || answer.status == http.StatusForbidden) {
 		s.recordRefusal(r, f, answer)

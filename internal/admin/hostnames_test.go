@@ -43,6 +43,7 @@ func TestAssociations(t *testing.T) {
 		{"tied by the file", `{"hostnames":["api.example.com","file.example.com"]}`, 400, codeReadOnly, nil},
 		{"an unknown CA", `{"hostnames":["api.example.com"],"mtls_certificate_id":"00000000-0000-4000-8000-000000000000"}`, 404, codeNotFound, nil},
 		{"no id", `{"hostnames":["api.example.com"],"mtls_certificate_id":"managed"}`, 400, codeInvalid, nil},
+		{"a thousand and one", `{"hostnames":["api.example.com"` + strings.Repeat(`,"api.example.com"`, 1000) + `]}`, 400, codeInvalid, nil},
 		{"text", `{"hostnames":"api.example.com"}`, 400, codeInvalid, nil},
 		{"the zone itself, unknown fields", `{"hostnames":["example.com"],"mtls_certificate_id":"","expires_on":"0001-01-01T00:00:00Z"}`, 200, 0, []string{"example.com"}},
 		{"absent clears", `{}`, 200, 0, []string{}},

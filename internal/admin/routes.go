@@ -31,12 +31,12 @@ func (s *server) routes() []route {
 		{"PATCH", certificates + "/{id}", handle(s, "certificate.reactivate", s.reactivateCertificate)},
 		{"DELETE", certificates + "/{id}", handle(s, "certificate.revoke", s.revokeCertificate)},
 
-		{"GET", ties, handle(s, "associations.get", s.getAssociations)},
-		{"PUT", ties, handle(s, "associations.replace", s.putAssociations)},
-		{"GET", zoneSwitches, handle(s, "settings.get", s.getSettings)},
-		{"PUT", zoneSwitches, handle(s, "settings.put", s.putSettings)},
-		{"GET", switches, handle(s, "settings.get", s.getSettings)},
-		{"PUT", switches, handle(s, "settings.put", s.putSettings)},
+		{"GET", ties, handle(s, "hostname_associations.get", s.getAssociations)},
+		{"PUT", ties, handle(s, "hostname_associations.replace", s.putAssociations)},
+		{"GET", zoneSwitches, handle(s, "access_settings.get", s.getSettings)},
+		{"PUT", zoneSwitches, handle(s, "access_settings.put", s.putSettings)},
+		{"GET", switches, handle(s, "access_settings.get", s.getSettings)},
+		{"PUT", switches, handle(s, "access_settings.put", s.putSettings)},
 
 		{"GET", "/sekisho/ca", handle(s, "ca.show", s.showCA)},
 		{"GET", "/sekisho/ca/{name}/crl", handle(s, "ca.crl", s.showCRL)},

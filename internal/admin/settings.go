@@ -65,6 +65,9 @@ func (s *server) putSettings(ctx context.Context, c *call, req settingsRequest) 
 	if req.Settings == nil {
 		return nil, invalid("/settings", `settings: give a list, {"settings":[{"hostname":"…","client_certificate_forwarding":true}]}`)
 	}
+	if len(req.Settings) > maxHostnames {
+		return nil, invalid("/settings", fmt.Sprintf("settings: %d are too many: give at most %d at once", len(req.Settings), maxHostnames))
+	}
 	byZone := make(map[string][]site.Settings)
 	seen := make(map[string]bool)
 	answer := []settingObject{}
@@ -105,7 +108,7 @@ func (s *server) settingsEntry(c *call, z site.Zone, settings []site.Settings) a
 			one.Hostname, one.ClientCertificateForwarding, one.ChinaNetwork)
 	}
 	return auditlog.Entry{
-		At: s.Now().UTC(), Actor: c.caller.Name, Action: "settings.put", Object: z.ID, Outcome: "done",
+		At: s.Now().UTC(), Actor: c.caller.Name, Action: "access_settings.put", Object: z.ID, Outcome: "done",
 		Detail: map[string]string{"settings": clip(strings.Join(texts, "; "), 2000)},
 	}
 }

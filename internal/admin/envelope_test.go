@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"sekisho/internal/site"
+	"sekisho/internal/store"
 )
 
 // TestGolden pins the whole bodies of answers, with what differs from run to run replaced by its kind. Run the test with
@@ -101,29 +101,42 @@ func masked(t *testing.T, body string) string {
 	return buf.String()
 }
 
-// brokenRecords cannot read its zones.
-type brokenRecords struct {
-	site.Records
-	err error
-}
-
-func (b brokenRecords) Zones(context.Context) ([]site.Zone, error) { return nil, b.err }
-
-// TestOurFault: what went wrong inside is told by reference only, unless callers may know it.
-func TestOurFault(t *testing.T) {
-	full := errors.New("no space left on the device: nothing was stored")
+// TestDiskFull: a failure that is nobody's mistake is told by reference, and as what it is where callers may know it;
+// nothing is left behind, and a change that cannot be recorded does not happen.
+func TestDiskFull(t *testing.T) {
 	a := newAPI(t, func(c *Config) {
-		c.Records = brokenRecords{c.Records, errors.Join(errors.New("secret detail"), full)}
 		c.Explain = func(err error) string {
-			if errors.Is(err, full) {
-				return full.Error()
+			if errors.Is(err, store.ErrDiskFull) {
+				return store.ErrDiskFull.Error() + ": nothing was stored"
 			}
 			return ""
 		}
 	})
-	r := a.call("GET", "/zones", nil)
-	if r.Status != 500 || r.code() != codeInternal || !strings.Contains(r.text(), "no space left") || strings.Contains(r.Body, "secret detail") {
-		t.Errorf("%d %s", r.Status, r.Body)
+	made := a.issue("before")
+	a.diskFull.Store(true)
+	var r answer
+	for _, c := range []struct {
+		method, path string
+		body         any
+	}{
+		{"POST", certsPath, map[string]any{"csr": newCSR(t, "lost"), "validity_days": 1}},
+		{"DELETE", certsPath + "/" + made.ID, nil},
+		{"PUT", tiesPath, `{"hostnames":["api.example.com"]}`},
+		{"PUT", switchesPath, `{"settings":[{"hostname":"api.example.com"}]}`},
+		{"POST", "/sekisho/tokens", `{"name":"lost","role":"edit"}`},
+	} {
+		r = a.call(c.method, c.path, c.body)
+		if r.Status != 500 || r.code() != codeInternal || !strings.Contains(r.text(), "no space left") || strings.Contains(r.Body, "secret detail") ||
+			r.Header.Get("X-Should-Retry") != "false" {
+			t.Errorf("%s %s: %d %s", c.method, c.path, r.Status, r.Body)
+		}
+	}
+	a.diskFull.Store(false)
+	if list := a.call("GET", certsPath+"?status=active", nil); list.ResultInfo.TotalCount != 1 {
+		t.Errorf("certificates: %s", list.Body)
+	}
+	if list := a.call("GET", "/sekisho/tokens", nil); list.ResultInfo.TotalCount != 2 || a.siteChanged.Load() != 0 {
+		t.Errorf("tokens: %s", list.Body)
 	}
 	_, reference, _ := strings.Cut(r.text(), "under the reference ")
 	if len(reference) != 12 || !strings.Contains(a.logs.String(), reference) || !strings.Contains(a.logs.String(), "secret detail") {

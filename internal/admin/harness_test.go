@@ -12,6 +12,7 @@ import (
 	x509pkix "crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -54,6 +55,7 @@ type api struct {
 
 	siteChanged atomic.Int64
 	siteError   atomic.Pointer[string]
+	diskFull    atomic.Bool // writes of the store fail
 	hosts       atomic.Pointer[[]*site.Host]
 }
 
@@ -63,7 +65,7 @@ func newAPI(t *testing.T, change ...func(*Config)) *api {
 	a := &api{t: t, logs: &syncBuffer{}}
 	logger := slog.New(slog.NewJSONHandler(a.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
-	a.store, err = store.Open(t.Context(), store.Config{Dir: t.TempDir(), Logger: logger})
+	a.store, err = store.Open(t.Context(), store.Config{Dir: t.TempDir(), Logger: logger, Fault: a.onWrite})
 	check(t, err)
 	t.Cleanup(func() { check(t, a.store.Close()) })
 	authority, err := ca.Open(t.Context(), ca.Config{Ledger: a.store, Keys: memoryKeys{}, PKIURL: "http://127.0.0.1:8441", Logger: logger})
@@ -94,6 +96,13 @@ func (a *api) onSiteChanged(context.Context) error {
 	a.siteChanged.Add(1)
 	if text := a.siteError.Load(); text != nil {
 		return errors.New(*text)
+	}
+	return nil
+}
+
+func (a *api) onWrite(point string) error {
+	if a.diskFull.Load() && point == "before-commit" {
+		return fmt.Errorf("secret detail: %w", store.ErrDiskFull)
 	}
 	return nil
 }

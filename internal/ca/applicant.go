@@ -108,7 +108,8 @@ func isEmptyName(der []byte) bool { return len(der) == 2 }
 func (a *applicant) addSubjectEmails() error {
 	var name x509pkix.RDNSequence
 	if rest, err := asn1.Unmarshal(a.subject, &name); err != nil || len(rest) > 0 {
-		return nil // the linter says what is wrong with it
+		// It is copied into the certificate as it is, so it must be one Name and not a byte more.
+		return invalid("subject", "it is no distinguished name in DER")
 	}
 	for _, rdn := range name {
 		for _, attribute := range rdn {

@@ -244,6 +244,7 @@ func TestBadRequests(t *testing.T) {
 		{"directory name", "csr", "directoryName", client(csr(t, key, ext(t, oid(17), []byte{0x30, 4, 0xa4, 2, 0x30, 0})))},
 		{"key twice", "csr", "not both", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, PublicKey: key.Public(), ValidDays: 1}},
 		{"bad DN", "subject", "XX", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, Subject: "XX=1", ValidDays: 1}},
+		{"bad DER", "subject", "no distinguished name", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, SubjectDER: []byte{0x30, 0, 0x30, 0}, ValidDays: 1}},
 		{"host name", "hosts", "no host name", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, DNSNames: []string{"a_b."}, ValidDays: 1}},
 		{"relative URI", "hosts", "absolute", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, URIs: []string{"/a"}, ValidDays: 1}},
 		{"mail", "hosts", "e-mail", ca.IssueRequest{Profile: ca.ProfileClient, CSR: good, Emails: []string{"a"}, ValidDays: 1}},

@@ -338,8 +338,12 @@ func (p *publisher) sign(issuer *authorityCA, s *shard) (*CRL, error) {
 	number := big.NewInt(s.number)
 	t := pkix.CRLTemplate{
 		Issuer: issuer.cert, Number: number, ThisUpdate: now, NextUpdate: now.Add(p.a.cfg.CRLLifetime),
-		DistributionPoints: []string{p.a.CRLURL(s.key.caID, s.key.shard)},
-		OnlyUserCerts:      issuer.record.Name == issuingName,
+		OnlyUserCerts: issuer.record.Name == issuingName,
+	}
+	// RFC 5280, Section 5.2.5: a list that is one of several says which. A single list names no distribution point: it is
+	// good for every certificate of the CA, also for those that name the URL of before a move.
+	if issuer.record.Shards > 1 {
+		t.DistributionPoints = []string{p.a.CRLURL(s.key.caID, s.key.shard)}
 	}
 	der, err := pkix.SignCRL(t, s.entries, issuer.signer)
 	if err != nil {

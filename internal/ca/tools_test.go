@@ -78,7 +78,7 @@ func (j *judges) openssl(reason string) {
 	crl := j.f.file("issuing-crl.pem", nil)
 	wants(t, []string{"verify OK"}, "openssl", "crl", "-inform", "DER", "-in", der, "-CAfile", j.issuing, "-noout")
 	wants(t, nil, "openssl", "crl", "-inform", "DER", "-in", der, "-out", crl)
-	text := wants(t, []string{"X509v3 CRL Number", "X509v3 Issuing Distribution Point: critical", leaf.CRLDistributionPoints[0]},
+	text := wants(t, []string{"X509v3 CRL Number", "X509v3 Issuing Distribution Point: critical", "Only User Certificates"},
 		"openssl", "crl", "-in", crl, "-noout", "-text")
 	if listed := strings.Contains(text, j.row.Serial.Upper()); listed != (reason != "") {
 		t.Errorf("openssl crl lists the serial: %v; reason %q", listed, reason)
@@ -126,6 +126,32 @@ func (j *judges) ocsptool(reason string) {
 		status = []string{"Certificate Status: revoked", "Verifying OCSP Response: Success"}
 	}
 	wants(t, status, "ocsptool", "--ask="+parse(t, j.row).OCSPServer[0], "--load-issuer", j.issuing, "--load-trust", j.all, "--load-cert", j.leaf)
+}
+
+// TestMovedResponder: certificates that name the old PKI URL are judged by the CRL of the new one.
+func TestMovedResponder(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	good, gone := f.issue("good"), f.issue("gone")
+	f.revoke(gone.ID, pkix.Superseded)
+	cfg := f.cfg
+	cfg.PKIURL = "http://pki.example.com"
+	moved, err := ca.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crl, err := moved.CRL(t.Context(), f.issuingID(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, file := f.file("crl.der", crl.DER), f.file("crl.pem", nil)
+	wants(t, nil, "openssl", "crl", "-inform", "DER", "-in", der, "-out", file)
+	for row, want := range map[*ca.Certificate]string{&good: "OK", &gone: "certificate revoked"} {
+		j := newJudges(f, *row)
+		out, _ := tool(t, "openssl", "verify", "-CAfile", j.root, "-untrusted", j.issuing, "-crl_check", "-CRLfile", file, j.leaf)
+		if !strings.Contains(out, want) {
+			t.Errorf("%s: no %q in\n%s", row.CommonName, want, out)
+		}
+	}
 }
 
 // TestMLDSA checks what OpenSSL 3.0 cannot read with Go alone.

@@ -28,7 +28,7 @@ func upgradeOf(r *http.Request) string {
 }
 
 const (
-	cutGrace  = 4 * time.Millisecond   // for a frame under way to end; the cut waits for closers a little longer
+	cutGrace  = 20 * time.Millisecond  // for a frame under way to end; the cut waits for closers a little longer
 	farewell  = 500 * time.Millisecond // for the client to read the close frame, should nobody close the connection
 	headWrite = 10 * time.Second       // to send the 101
 )
@@ -102,10 +102,11 @@ func (s *stream) couple(client io.Reader) int64 {
 		sent, err = io.Copy(writerOnly{s}, s.origin)
 		s.finish(err, s.client)
 	}()
-	_, err := io.Copy(s.origin, client)
-	if s.ending.Load() { // the close frame is under way: a reset would overtake it
+	from := &fromClient{r: client, s: s}
+	_, err := io.Copy(s.origin, from)
+	if s.ending.Load() && !from.frames.closed { // the close frame is under way: a reset would overtake it
 		_ = s.client.SetReadDeadline(time.Now().Add(farewell))
-		_, _ = io.Copy(io.Discard, client)
+		_, _ = io.Copy(io.Discard, from)
 	}
 	s.finish(err, s.origin)
 	<-done
@@ -190,6 +191,27 @@ func (s *stream) sayGoodbyeLocked() {
 	}
 	_ = s.origin.Close()
 	close(s.said)
+}
+
+// fromClient is what the client sends. Once the stream is ending it ends with the client's close frame, the answer to
+// ours (RFC 6455, Section 7.1.1: the server then closes first).
+type fromClient struct {
+	r      io.Reader
+	s      *stream
+	frames frames
+}
+
+func (f *fromClient) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if f.s.websocket {
+		for at := 0; at < n; {
+			at += f.frames.next(p[at:n])
+		}
+		if f.frames.closed && f.s.ending.Load() {
+			err = io.EOF
+		}
+	}
+	return n, err
 }
 
 // writerOnly hides everything of a writer but Write.

@@ -143,7 +143,31 @@ func TestWebSocketEchoAndCut(t *testing.T) {
 	}
 }
 
-// While frames stream without pause, the close frame comes between two of them.
+// A client that answers the close frame is hung up on at once.
+func TestWebSocketCutIsAnswered(t *testing.T) {
+	ca := testpki.NewCA(t)
+	leaf := ca.Client("Iwa Te")
+	url := webSocketOrigin(t, func(_ net.Conn, rw *bufio.ReadWriter) { _, _ = io.Copy(io.Discard, rw) })
+	f := newFront(t, ca, frontHost(ca, "a.example", site.Require, url))
+	c, r := f.upgrade(&leaf, "websocket")
+	_, _ = c.Write(appendFrame(nil, 1, true, []byte("chatter")))
+	done := make(chan time.Duration, 1)
+	go func() {
+		start := time.Now()
+		f.revoke(leaf)
+		done <- time.Since(start)
+	}()
+	if opcode, _, err := readFrame(r); err != nil || opcode != 8 {
+		t.Fatalf("opcode %d, %v", opcode, err)
+	}
+	_, _ = c.Write(appendFrame(nil, 8, true, []byte{0x03, 0xf0}))
+	if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
+		t.Errorf("after the close handshake %q, %v", rest, err)
+	}
+	t.Logf("cut in %v", <-done)
+}
+
+// While frames stream, the close frame comes between two of them.
 func TestWebSocketCutInAStream(t *testing.T) {
 	ca := testpki.NewCA(t)
 	leaf := ca.Client("Iwa Te")
@@ -153,6 +177,7 @@ func TestWebSocketCutInAStream(t *testing.T) {
 			if _, err := c.Write(frame); err != nil {
 				return
 			}
+			time.Sleep(50 * time.Microsecond) // a client that cannot keep up is always in mid-frame
 		}
 	})
 	f := newFront(t, ca, frontHost(ca, "a.example", site.Require, url))

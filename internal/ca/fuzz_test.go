@@ -20,7 +20,8 @@ func FuzzApplicant(f *testing.F) {
 		f.Fatal(err)
 	}
 	for _, template := range []x509.CertificateRequest{
-		{Subject: x509pkix.Name{CommonName: "x"}}, {DNSNames: []string{"a.example"}, EmailAddresses: []string{"a@example.com"}},
+		{Subject: x509pkix.Name{CommonName: "x"}},
+		{DNSNames: []string{"a.example"}, EmailAddresses: []string{"a@example.com"}},
 		{ExtraExtensions: []x509pkix.Extension{{Id: oid(15), Value: []byte{3, 2, 7, 0x80}}, {Id: oid(37), Value: []byte{0x30, 0}}, {Id: oid(19), Value: []byte{0x30, 0}}}},
 	} {
 		der, err := x509.CreateCertificateRequest(rand.Reader, &template, key)

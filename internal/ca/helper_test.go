@@ -6,54 +6,24 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	x509pkix "crypto/x509/pkix"
-	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"sekisho/internal/ca"
 	"sekisho/internal/ca/responder"
+	"sekisho/internal/keystore"
 	"sekisho/internal/pkix"
 	"sekisho/internal/store"
 )
 
 const zone = "0123456789abcdef0123456789abcdef"
-
-// memoryKeys keeps keys by name; the Authority asks no more of a key store.
-type memoryKeys struct {
-	mu   sync.Mutex
-	keys map[string]crypto.Signer
-}
-
-func (m *memoryKeys) Create(name string, t pkix.KeyType) (crypto.Signer, error) {
-	key, err := pkix.GenerateKey(t)
-	if err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, taken := m.keys[name]; taken {
-		return nil, fmt.Errorf("key %s exists", name)
-	}
-	m.keys[name] = key
-	return key, nil
-}
-
-func (m *memoryKeys) Signer(name string) (crypto.Signer, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if key, ok := m.keys[name]; ok {
-		return key, nil
-	}
-	return nil, fmt.Errorf("no key %s", name)
-}
 
 // fixture is an Authority over a real store, with its responder.
 type fixture struct {
@@ -61,7 +31,7 @@ type fixture struct {
 	t     testing.TB
 	dir   string
 	store *store.Store
-	keys  *memoryKeys
+	keys  *keystore.Dir
 	cfg   ca.Config
 	clock atomic.Int64 // nanoseconds ahead of the real clock
 	fault atomic.Pointer[func(string) error]
@@ -75,7 +45,8 @@ func config(edit func(*ca.Config)) option { return func(f *fixture) { edit(&f.cf
 // newFixture makes an Authority without CAs and serves its responder.
 func newFixture(t testing.TB, opts ...option) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dir: t.TempDir(), keys: &memoryKeys{keys: map[string]crypto.Signer{}}}
+	f := &fixture{t: t, dir: t.TempDir()}
+	f.keys = newKeys(t, filepath.Join(f.dir, "keys"))
 	server := httptest.NewUnstartedServer(nil)
 	f.url = "http://" + server.Listener.Addr().String()
 	f.cfg = ca.Config{
@@ -91,6 +62,15 @@ func newFixture(t testing.TB, opts ...option) *fixture {
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { f.store.Close() })
 	return f
+}
+
+func newKeys(t testing.TB, dir string) *keystore.Dir {
+	t.Helper()
+	keys, err := keystore.Open(keystore.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
 }
 
 // open opens the store and the Authority over it.

@@ -1,7 +1,6 @@
 package ca_test
 
 import (
-	"crypto"
 	"errors"
 	"strings"
 	"syscall"
@@ -102,7 +101,7 @@ func TestOpenRefusals(t *testing.T) {
 		"PKI URL":         func(c *ca.Config) { c.PKIURL = "ftp://x" },
 		"shorter":         func(c *ca.Config) { c.CRLLifetime = time.Second },
 		"overlap":         func(c *ca.Config) { c.CRLOverlap = 25 * time.Hour },
-		"no key ca-root":  func(c *ca.Config) { c.Keys = &memoryKeys{keys: map[string]crypto.Signer{}} },
+		"no such key":     func(c *ca.Config) { c.Keys = newKeys(t, t.TempDir()) },
 	} {
 		cfg := f.cfg
 		edit(&cfg)
@@ -110,9 +109,17 @@ func TestOpenRefusals(t *testing.T) {
 			t.Errorf("error %v, want one about %q", err, text)
 		}
 	}
-	for name := range f.keys.keys {
-		f.keys.keys[name] = newKey(t, pkix.ECDSAP256)
+	others := newKeys(t, t.TempDir())
+	records, err := f.CAs(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, r := range records {
+		if _, err := others.Create(r.KeyName, pkix.ECDSAP256); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.cfg.Keys = others
 	if _, err := ca.Open(t.Context(), f.cfg); err == nil || !strings.Contains(err.Error(), "is not the key of the certificate") {
 		t.Errorf("error %v, want one about the wrong key", err)
 	}

@@ -87,6 +87,13 @@ func (j *judges) openssl(reason string) {
 	if (err == nil) != (reason == "") || reason != "" && !strings.Contains(out, "certificate revoked") {
 		t.Errorf("openssl verify with reason %q: %v\n%s", reason, err, out)
 	}
+	if reason == "" { // the whole chain, with the root's own CRL
+		rootDER := j.download("root.crl", j.f.Issuing().CRLDistributionPoints[0])
+		rootCRL := j.f.file("root-crl.pem", nil)
+		wants(t, nil, "openssl", "crl", "-inform", "DER", "-in", rootDER, "-out", rootCRL)
+		wants(t, []string{"OK"}, "openssl", "verify", "-CAfile", j.root, "-untrusted", j.issuing, "-crl_check_all",
+			"-CRLfile", crl, "-CRLfile", rootCRL, j.leaf)
+	}
 	issuer := j.download("issuing.cer", leaf.IssuingCertificateURL[0])
 	wants(t, []string{"sekisho Issuing CA"}, "openssl", "x509", "-inform", "DER", "-in", issuer, "-noout", "-subject")
 	wants(t, []string{"OK"}, "openssl", "verify", "-x509_strict", "-CAfile", j.root, "-untrusted", j.issuing, j.leaf)

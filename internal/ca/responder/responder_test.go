@@ -19,25 +19,10 @@ import (
 
 	"sekisho/internal/ca"
 	"sekisho/internal/ca/responder"
+	"sekisho/internal/keystore"
 	"sekisho/internal/pkix"
 	"sekisho/internal/store"
 )
-
-// keys holds one new key per name.
-type keys map[string]crypto.Signer
-
-func (k keys) Create(name string, t pkix.KeyType) (crypto.Signer, error) {
-	key, err := pkix.GenerateKey(t)
-	k[name] = key
-	return key, err
-}
-
-func (k keys) Signer(name string) (crypto.Signer, error) {
-	if key, ok := k[name]; ok {
-		return key, nil
-	}
-	return nil, fmt.Errorf("no key %s", name)
-}
 
 // world is a responder on a real socket over a real CA and store.
 type world struct {
@@ -56,9 +41,13 @@ func newWorld(t *testing.T, maxAge time.Duration) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ledger.Close() })
+	keys, err := keystore.Open(keystore.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := httptest.NewUnstartedServer(nil)
 	w := &world{t: t, url: "http://" + server.Listener.Addr().String()}
-	w.Authority, err = ca.Open(t.Context(), ca.Config{Ledger: ledger, Keys: keys{}, PKIURL: w.url, Logger: logger})
+	w.Authority, err = ca.Open(t.Context(), ca.Config{Ledger: ledger, Keys: keys, PKIURL: w.url, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

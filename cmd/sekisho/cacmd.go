@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ func newCA(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ca",
 		Short: "Make the CA of a checkpoint, show it, fetch its CRL",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newCAInit(e), newCAShow(e), newCACRL(e))
@@ -35,15 +36,15 @@ func newCAInit(e env) *cobra.Command {
 		Use:   "init",
 		Short: "Make root and issuing CA in a data directory before the first start",
 		Long: `init makes a root and an issuing CA in --data. serve does the same at its first start; init is for choosing the key
-type, the subjects and the address of CRL and OCSP answers beforehand. A CA that exists is left alone.`,
+type, the subjects and the address of CRL and OCSP answers beforehand. A directory that has a CA is left alone: exit code 1.`,
 		Example: `  sekisho ca init --data /var/lib/sekisho --key-type rsa-3072 --root "CN=Kame Root,O=Kame,C=JP" --pki-url http://pki.example.com`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return caInit(c.Context(), e, dir, passphrase, pki) },
 	}
 	fl := c.Flags()
 	fl.StringVar(&dir, "data", "sekisho-data", "`DIR` of the state, made when missing")
 	fl.StringVar(&passphrase, "passphrase-file", "", "`FILE` with a passphrase that encrypts the keys")
-	fl.StringVar(&pki.KeyType, "key-type", "ecdsa-p256", "ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
+	fl.StringVar(&pki.KeyType, "key-type", "ecdsa-p256", "`TYPE` of both keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
 	fl.StringVar(&pki.Root, "root", "", "subject `DN` of the root (default CN=sekisho Root CA)")
 	fl.StringVar(&pki.Issuing, "issuing", "", "subject `DN` of the issuing CA (default CN=sekisho Issuing CA)")
 	fl.StringVar(&pki.URL, "pki-url", "http://127.0.0.1:8441", "base `URL` of CRL, OCSP and CA certificates, written into certificates")
@@ -51,6 +52,10 @@ type, the subjects and the address of CRL and OCSP answers beforehand. A CA that
 }
 
 func caInit(ctx context.Context, e env, dir, passphrase string, pki PKIConfig) (err error) {
+	// Before anything is made on disk.
+	if err := pki.check(); err != nil {
+		return &usageError{err: err}
+	}
 	logger := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cfg := Config{Data: dir, Keys: KeysConfig{PassphraseFile: passphrase}}.withDefaults()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -93,14 +98,29 @@ type caView struct {
 	ExpiresOn   string `json:"expires_on"`
 	Certificate string `json:"certificate"`
 	CRL         string `json:"crl"`
+
+	raw json.RawMessage
 }
+
+// UnmarshalJSON keeps the answer as it came, for --json.
+func (c *caView) UnmarshalJSON(data []byte) error {
+	type plain caView
+	if err := json.Unmarshal(data, (*plain)(c)); err != nil {
+		return err
+	}
+	c.raw = append(json.RawMessage(nil), data...)
+	return nil
+}
+
+// MarshalJSON returns the answer as it came.
+func (c caView) MarshalJSON() ([]byte, error) { return c.raw, nil }
 
 func newCAShow(e env) *cobra.Command {
 	var t target
 	var asJSON, asPEM bool
 	c := &cobra.Command{
 		Use: "show", Short: "Show the CAs of a checkpoint",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				var cas []caView
@@ -139,7 +159,7 @@ func newCACRL(e env) *cobra.Command {
 		Use: "crl", Short: "Print the current CRL of a CA",
 		Long:    "crl prints the certificate revocation list as it is now, in PEM, or in DER with --der.",
 		Example: "  sekisho ca crl --der | openssl crl -inform der -noout -text",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				var crl struct {

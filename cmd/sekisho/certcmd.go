@@ -26,6 +26,8 @@ type clientCertificate struct {
 	ExpiresOn   string `json:"expires_on"`
 	Signature   string `json:"signature"`
 	SKI         string `json:"ski"`
+	RevokedOn   string `json:"revoked_on"`
+	Reason      string `json:"revocation_reason"`
 	Certificate string `json:"certificate"`
 	Authority   struct {
 		ID   string `json:"id"`
@@ -52,7 +54,7 @@ func newCert(e env) *cobra.Command {
 		Long: `cert works on the certificates of a checkpoint: on the running server by its API, or on the store in --data
 when no server runs. A certificate is named by its id, its serial number (hex in any spelling), its SHA-256
 fingerprint, or its common name when only one has it.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newCertIssue(e), newCertList(e), newCertShow(e),
@@ -126,7 +128,7 @@ func newCertList(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List what was issued, newest first",
 		Example: "  sekisho cert list --status revoked\n  sekisho cert list --serial 02:8A:07:EB --json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				zone, err := t.zoneID(ctx, a)
@@ -212,8 +214,12 @@ func newCertShow(e env) *cobra.Command {
 					_, err = fmt.Fprint(e.stdout, cert.Certificate)
 					return err
 				}
+				status := cert.Status
+				if cert.Reason != "" {
+					status += " since " + cert.RevokedOn + ", " + cert.Reason
+				}
 				_, err = fmt.Fprintf(e.stdout, "common name  %s\nserial       %s\nstatus       %s\nissued       %s\nexpires      %s\nissuer       %s\nsignature    %s\nski          %s\nsha256       %s\nid           %s\n",
-					cert.CommonName, cert.Serial, cert.Status, cert.IssuedOn, cert.ExpiresOn, cert.Authority.Name, cert.Signature, cert.SKI, cert.Fingerprint, cert.ID)
+					cert.CommonName, cert.Serial, status, cert.IssuedOn, cert.ExpiresOn, cert.Authority.Name, cert.Signature, cert.SKI, cert.Fingerprint, cert.ID)
 				return err
 			})
 		},

@@ -39,8 +39,11 @@ Subjects are written as RFC 4514 has it (CN=Super Client,O=Kame,C=JP) or as open
 		Example: `  sekisho cert issue --subject "/C=JP/O=Kame/CN=Super Client" --out client
   sekisho cert issue --profile server --subject CN=api.example.com --dns api.example.com --out api
   sekisho cert issue --csr client.csr --days 30 > client.pem`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error { return t.issue(ctx, e, a, f) })
 		},
 	}
@@ -50,41 +53,62 @@ Subjects are written as RFC 4514 has it (CN=Super Client,O=Kame,C=JP) or as open
 	fl.StringVar(&f.csr, "csr", "", "PEM `FILE` of a certificate signing request, - for standard input")
 	fl.StringVar(&f.subject, "subject", "", "subject `DN` of a certificate whose key is made here")
 	fl.StringVar(&f.profile, "profile", "client", "client or server")
-	fl.StringVar(&f.keyType, "key-type", "ecdsa-p256", "of a key made here: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
+	fl.StringVar(&f.keyType, "key-type", "ecdsa-p256", "`TYPE` of a key made here: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
 	fl.StringVar(&f.out, "out", "", "`BASE` of the files written")
 	fl.StringSliceVar(&f.dns, "dns", nil, "DNS `NAMES` for the subject alternative name")
 	fl.StringSliceVar(&f.ips, "ip", nil, "IP `ADDRESSES` for the subject alternative name")
-	fl.IntVar(&f.days, "days", 365, "validity in days")
+	fl.IntVar(&f.days, "days", 365, "validity in `DAYS`")
 	return c
 }
 
-func (t *target) issue(ctx context.Context, e env, a *api, f issueFlags) error {
-	if (f.csr == "") == (f.subject == "") {
+// check finds contradictions before anything is opened or made.
+func (f issueFlags) check() error {
+	switch {
+	case (f.csr == "") == (f.subject == ""):
 		return &usageError{err: errors.New("give either --csr or --subject"), hint: "sekisho cert issue --subject CN=device-1 --out device-1"}
+	case f.subject != "" && f.out == "":
+		return &usageError{err: errors.New("--subject makes a key: say where it goes"), hint: "add --out BASE for BASE.pem and BASE-key.pem"}
+	case f.csr != "" && len(f.dns)+len(f.ips) > 0:
+		return &usageError{err: errors.New("--dns and --ip go with --subject"), hint: "the names of a request are inside it: openssl req -addext subjectAltName=DNS:api.example.com"}
+	case f.out == "":
+		return nil
+	case f.subject == "":
+		return refuseOverwrite(f.out + ".pem")
 	}
+	return refuseOverwrite(f.out+".pem", f.out+"-key.pem")
+}
+
+func (t *target) issue(ctx context.Context, e env, a *api, f issueFlags) error {
 	zone, err := t.zoneID(ctx, a)
 	if err != nil {
 		return err
 	}
-	var csr []byte
-	var key crypto.Signer
 	if f.csr != "" {
-		if csr, err = readInput(e, f.csr); err != nil {
+		csr, err := readInput(e, f.csr)
+		if err != nil {
 			return err
 		}
-	} else {
-		if f.out == "" {
-			return &usageError{err: errors.New("--subject makes a key: say where it goes"), hint: "add --out BASE for BASE.pem and BASE-key.pem"}
-		}
-		if err := refuseOverwrite(f.out+".pem", f.out+"-key.pem"); err != nil {
-			return err
-		}
-		if csr, key, err = makeCSR(f); err != nil {
-			return &usageError{err: err}
-		}
+		return issueFor(ctx, e, a, zone, string(csr), f)
 	}
+	csr, key, err := makeCSR(f)
+	if err != nil {
+		return &usageError{err: err}
+	}
+	// The key first: a certificate must not be issued whose key then cannot be written.
+	path := f.out + "-key.pem"
+	if err := writeNewKey(path, key); err != nil {
+		return err
+	}
+	if err := issueFor(ctx, e, a, zone, string(csr), f); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// issueFor has a request signed and prints the certificate, or writes it to BASE.pem.
+func issueFor(ctx context.Context, e env, a *api, zone, csr string, f issueFlags) error {
 	var cert clientCertificate
-	body := map[string]any{"csr": string(csr), "validity_days": f.days, "profile": f.profile}
+	body := map[string]any{"csr": csr, "validity_days": f.days, "profile": f.profile}
 	if err := a.call(ctx, "POST", "/zones/"+zone+"/client_certificates", body, &cert); err != nil {
 		return err
 	}
@@ -92,25 +116,28 @@ func (t *target) issue(ctx context.Context, e env, a *api, f issueFlags) error {
 		_, err := fmt.Fprint(e.stdout, cert.Certificate)
 		return err
 	}
-	return writeIssued(e, f.out, cert, key)
+	if err := os.WriteFile(f.out+".pem", []byte(cert.Certificate), 0o644); err != nil { //nolint:gosec // a certificate is public
+		return &hinted{err: fmt.Errorf("write the certificate: %w", err), hint: "it is issued all the same: sekisho cert show --pem " + cert.Serial}
+	}
+	_, err := fmt.Fprintf(e.stdout, "%s.pem  serial %s, until %s\n", f.out, cert.Serial, cert.ExpiresOn)
+	return err
 }
 
-// writeIssued writes the files of a certificate; key is nil when the applicant has it.
-func writeIssued(e env, base string, cert clientCertificate, key crypto.Signer) error {
-	if key != nil {
-		data, err := pkix.EncodePrivateKey(key)
-		if err != nil {
-			return err
-		}
-		if err := writePrivate(base+"-key.pem", data); err != nil {
-			return fmt.Errorf("write the key: %w", err)
-		}
+// writeNewKey writes a private key to a file that must not exist yet, readable by its owner only.
+func writeNewKey(path string, key crypto.Signer) error {
+	data, err := pkix.EncodePrivateKey(key)
+	if err != nil {
+		return err
 	}
-	if err := os.WriteFile(base+".pem", []byte(cert.Certificate), 0o644); err != nil { //nolint:gosec // a certificate is public
-		return fmt.Errorf("write the certificate: %w", err)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return &usageError{err: fmt.Errorf("write the key: %w", err)}
 	}
-	_, err := fmt.Fprintf(e.stdout, "%s.pem  serial %s, until %s\n", base, cert.Serial, cert.ExpiresOn)
-	return err
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write the key: %w", err), os.Remove(path))
+	}
+	return nil
 }
 
 // makeCSR makes a key and a request for it.

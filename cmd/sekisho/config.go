@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -160,11 +164,64 @@ func loadConfig(path string) (Config, error) {
 		return Config{}, fmt.Errorf("configuration: %w", err)
 	}
 	var c Config
-	decoder := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict(), yaml.DisallowUnknownField())
+	decoder := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict(), yaml.DisallowUnknownField(), yaml.CustomUnmarshaler(readDuration))
 	if err := decoder.Decode(&c); err != nil && len(bytes.TrimSpace(data)) > 0 {
-		return Config{}, fmt.Errorf("configuration %s: %s", path, strings.TrimRight(yaml.FormatError(err, false, true), "\n"))
+		return Config{}, fmt.Errorf("configuration %s: %s", path, explainYAML(data, err))
+	}
+	var second any
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+		return Config{}, fmt.Errorf("configuration %s: a second document follows a line of ---; one file is one configuration", path)
 	}
 	return c, nil
+}
+
+// durationError is a value that is no duration. A bare number is none: the decoder would take it for nanoseconds.
+type durationError struct{ text string }
+
+func (e *durationError) Error() string {
+	return fmt.Sprintf("%s is no duration; write 500ms, 10s, 2m or 1h30m", e.text)
+}
+
+func readDuration(d *time.Duration, data []byte) error {
+	text := strings.TrimSpace(string(data))
+	value, err := time.ParseDuration(strings.Trim(text, `"'`))
+	if err != nil || value < 0 {
+		return &durationError{text}
+	}
+	*d = value
+	return nil
+}
+
+// explainYAML is a decoder's error with its line and column, in words for people who do not write Go.
+func explainYAML(data []byte, err error) string {
+	var duration *durationError
+	if errors.As(err, &duration) {
+		before, _, _ := bytes.Cut(data, []byte(": "+duration.text))
+		line := 1 + bytes.Count(before, []byte("\n"))
+		column := len(before) - (bytes.LastIndexByte(before, '\n') + 1) + len(": ") + 1
+		return fmt.Sprintf("[%d:%d] %v", line, column, err)
+	}
+	text := strings.TrimRight(yaml.FormatError(err, false, true), "\n")
+	wrong := regexp.MustCompile(`cannot unmarshal (.+?) into Go (?:struct field \S+|value) of type (\S+)`)
+	return wrong.ReplaceAllStringFunc(text, func(found string) string {
+		types := wrong.FindStringSubmatch(found)
+		return "want " + yamlType(types[2]) + ", not " + yamlType(types[1])
+	})
+}
+
+// yamlType is what a Go type is in a YAML file.
+func yamlType(name string) string {
+	switch {
+	case strings.HasPrefix(name, "[]"):
+		return "a list"
+	case strings.HasPrefix(name, "map"), strings.HasPrefix(name, "main."):
+		return "a map of keys"
+	case strings.Contains(name, "int"), strings.HasPrefix(name, "float"):
+		return "a number"
+	case name == "bool":
+		return "true or false"
+	}
+	return "text"
 }
 
 // withDefaults fills what was left out.
@@ -207,19 +264,7 @@ func (c Config) check() error {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		errs = append(errs, fmt.Errorf("log.format %q: use text or json", c.Log.Format))
 	}
-	if _, err := pkix.ParseKeyType(c.PKI.KeyType); err != nil {
-		errs = append(errs, fmt.Errorf("pki.key_type: %w", err))
-	}
-	if c.PKI.URL != "" {
-		if u, err := url.Parse(c.PKI.URL); err != nil || u.Scheme != "http" || u.Host == "" {
-			errs = append(errs, fmt.Errorf("pki.url %q: use http://HOST[:PORT] without TLS (RFC 5280, Section 8: fetching a CRL must not need a certificate)", c.PKI.URL))
-		}
-	}
-	if c.Listen.Admin != "off" {
-		if err := admin.CheckAddress(c.Listen.Admin, c.Admin.TLS != nil); err != nil {
-			errs = append(errs, fmt.Errorf("listen.admin: %w", err))
-		}
-	}
+	errs = append(errs, c.PKI.check(), c.checkListeners())
 	for _, l := range []struct {
 		key   string
 		value int64
@@ -233,6 +278,62 @@ func (c Config) check() error {
 	}
 	if len(c.Hosts) == 0 {
 		errs = append(errs, errors.New("hosts: none; the edge would answer for no name"))
+	}
+	return errors.Join(errs...)
+}
+
+// checkListeners looks at the addresses without opening them.
+func (c Config) checkListeners() error {
+	var errs []error
+	address := func(key, value string) {
+		if _, port, err := net.SplitHostPort(value); err != nil || !isPort(port) {
+			errs = append(errs, fmt.Errorf("%s %q: write HOST:PORT, such as 127.0.0.1:8440, or :8443 for every address", key, value))
+		}
+	}
+	for _, l := range c.Listen.Edge {
+		address("listen.edge", l.Address)
+	}
+	for _, l := range [][2]string{{"listen.pki", c.Listen.PKI}, {"listen.metrics", c.Listen.Metrics}} {
+		if l[1] != "off" {
+			address(l[0], l[1])
+		}
+	}
+	if c.Listen.Admin != "off" {
+		before := len(errs)
+		address("listen.admin", c.Listen.Admin)
+		if err := admin.CheckAddress(c.Listen.Admin, c.Admin.TLS != nil); err != nil && len(errs) == before {
+			errs = append(errs, fmt.Errorf("listen.admin: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func isPort(text string) bool {
+	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
+		return true
+	}
+	_, err := net.LookupPort("tcp", text)
+	return err == nil
+}
+
+// check is for the configuration and for the flags of `ca init`.
+func (c PKIConfig) check() error {
+	var errs []error
+	if _, err := pkix.ParseKeyType(c.KeyType); err != nil {
+		errs = append(errs, fmt.Errorf("pki.key_type: %w", err))
+	}
+	for _, s := range [][2]string{{"pki.root", c.Root}, {"pki.issuing", c.Issuing}} {
+		if s[1] == "" {
+			continue
+		}
+		if _, err := pkix.ParseDN(s[1]); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s[0], err))
+		}
+	}
+	if c.URL != "" {
+		if u, err := url.Parse(c.URL); err != nil || u.Scheme != "http" || u.Host == "" {
+			errs = append(errs, fmt.Errorf("pki.url %q: use http://HOST[:PORT] without TLS (RFC 5280, Section 8: fetching a CRL must not need a certificate)", c.URL))
+		}
 	}
 	return errors.Join(errs...)
 }

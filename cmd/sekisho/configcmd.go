@@ -6,13 +6,15 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+
+	"sekisho/internal/store"
 )
 
 func newConfig(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
 		Short: "Check a configuration file, or have a running server read it again",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newConfigCheck(e), newConfigReload(e))
@@ -20,18 +22,21 @@ func newConfig(e env) *cobra.Command {
 }
 
 func newConfigCheck(e env) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a configuration file and print what would be in force",
 		Long: `check reads the file and every file it names, as serve would, and prints the effective configuration.
 Mistakes name the line and column; warnings go to standard error. Nothing is changed or contacted.
 Exit codes: 0 fine, 2 not.`,
 		Args: exactArgs(1, "sekisho config check sekisho.yaml"),
-		RunE: func(c *cobra.Command, args []string) error { return configCheck(c.Context(), e, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error { return configCheck(c.Context(), e, args[0], asJSON) },
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON instead of YAML")
+	return c
 }
 
-func configCheck(ctx context.Context, e env, path string) error {
+func configCheck(ctx context.Context, e env, path string, asJSON bool) error {
 	cfg, err := loadConfig(path)
 	if err != nil {
 		return &usageError{err: err}
@@ -45,7 +50,11 @@ func configCheck(ctx context.Context, e env, path string) error {
 	if err != nil {
 		return &usageError{err: fmt.Errorf("configuration %s: %w", path, err)}
 	}
-	out, err := yaml.Marshal(cfg)
+	var options []yaml.EncodeOption
+	if asJSON {
+		options = append(options, yaml.JSON())
+	}
+	out, err := yaml.MarshalWithOptions(cfg, options...)
 	if err != nil {
 		return err
 	}
@@ -58,8 +67,11 @@ func newConfigReload(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reload",
 		Short: "Have the running server read its configuration file again: swapped whole, or nothing changes",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if t.server == "" && !store.Held(t.data) {
+				return &hinted{err: fmt.Errorf("no server runs on %s: nothing to reload", t.data), hint: "name the directory of one with --data DIR, or its admin API with --server URL"}
+			}
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				if err := a.call(ctx, "POST", "/sekisho/config/reload", nil, nil); err != nil {
 					return err

@@ -64,6 +64,9 @@ func (h *house) openCA(ctx context.Context, pki PKIConfig, onChange func(ca.Cert
 		return &usageError{err: fmt.Errorf("pki.key_type: %w", err)}
 	}
 	h.authority, err = ca.Open(ctx, ca.Config{Ledger: h.store, Keys: h.keys, PKIURL: pki.URL, OnChange: onChange, Logger: h.logger})
+	if errors.Is(err, keystore.ErrPassphrase) {
+		return &hinted{err: err, hint: "name the file that holds it: --passphrase-file FILE, or keys.passphrase_file in the configuration of serve"}
+	}
 	if err != nil {
 		return err
 	}

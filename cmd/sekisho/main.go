@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -110,18 +111,37 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or unreadable input.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{err: err, hint: c.CommandPath() + " --help lists the flags"}
 	})
+	root.Version = version
+	root.SetVersionTemplate("sekisho {{.Version}}\n")
 	root.AddCommand(newServe(e), newConfig(e), newCA(e), newCert(e), newVersion(e))
 	return root
 }
 
 func newVersion(e env) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return printJSON(e, map[string]string{"version": version, "go": runtime.Version()})
+			}
 			_, err := fmt.Fprintln(e.stdout, "sekisho", version)
 			return err
 		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON, with the Go version it was built by")
+	return c
+}
+
+// noArgs is cobra.NoArgs in our words: commands that only hold others name the one that does not exist.
+func noArgs(c *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case c.HasSubCommands():
+		return &usageError{err: fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath()), hint: c.CommandPath() + " --help lists the commands"}
+	}
+	return &usageError{err: fmt.Errorf("%s takes no arguments, and %q is one", c.CommandPath(), args[0]), hint: c.CommandPath() + " --help lists the flags"}
 }

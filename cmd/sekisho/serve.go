@@ -44,7 +44,7 @@ Three ways to say what it serves:
 		Example: `  sekisho serve --dev
   sekisho serve --cert server.crt --key server.key --client-ca client-ca.crt --edge :9443
   sekisho serve --config sekisho.yaml --data /var/lib/sekisho`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runServe(c.Context(), e, f) },
 	}
 	fl := c.Flags()
@@ -101,7 +101,14 @@ func (f serveFlags) resolve() (Config, error) {
 			*o.into = o.flag
 		}
 	}
-	return cfg.withDefaults(), nil
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		if f.config == "" {
+			return cfg, &usageError{err: err}
+		}
+		return cfg, &usageError{err: fmt.Errorf("configuration %s: %w", f.config, err), hint: "sekisho config check FILE finds every mistake at once"}
+	}
+	return cfg, nil
 }
 
 func (f serveFlags) ways() int {
@@ -158,9 +165,6 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 	cfg, err := f.resolve()
 	if err != nil {
 		return err
-	}
-	if err := cfg.check(); err != nil {
-		return &usageError{err: err, hint: "sekisho config check FILE finds every mistake at once"}
 	}
 	s, err := newServer(e, f, cfg)
 	if err != nil {

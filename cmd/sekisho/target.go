@@ -12,9 +12,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,14 +32,17 @@ type target struct {
 	data   string
 	ca     string
 	zone   string
+
+	passphrase string // file
 }
 
 func (t *target) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&t.server, "server", "", "admin API of a running server, `URL` (default: the one that runs on --data, else the store itself)")
-	f.StringVar(&t.token, "token", "", "file that holds the API token (default: $SEKISHO_TOKEN, else DATA/token)")
+	f.StringVar(&t.token, "token", "", "`FILE` that holds the API token (default: $SEKISHO_TOKEN, else DATA/token)")
 	f.StringVar(&t.ca, "server-ca", "", "PEM `FILE` of the CA of an https --server")
 	f.StringVar(&t.data, "data", "sekisho-data", "`DIR` of the server's state")
+	f.StringVar(&t.passphrase, "passphrase-file", "", "`FILE` with the passphrase of the keys, when no server runs and they have one")
 }
 
 func (t *target) zoneFlag(c *cobra.Command) {
@@ -93,6 +98,9 @@ func (t *target) readToken(e env) (string, error) {
 }
 
 func (t *target) remote(server, token string) (*api, error) {
+	if u, err := url.Parse(server); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, &usageError{err: fmt.Errorf("--server %q is no URL", server), hint: "write it like http://127.0.0.1:8440"}
+	}
 	transport := &http.Transport{ForceAttemptHTTP2: true, ResponseHeaderTimeout: 30 * time.Second}
 	if t.ca != "" {
 		data, err := os.ReadFile(t.ca)
@@ -118,7 +126,7 @@ func (t *target) local(ctx context.Context, e env) (*api, error) {
 		return nil, &hinted{err: fmt.Errorf("there is no checkpoint in %s", t.data), hint: "make one with \"sekisho ca init\" or \"sekisho serve --dev\", or name another with --data DIR or --server URL"}
 	}
 	logger := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	h, err := openHouse(ctx, Config{Data: t.data}.withDefaults(), logger)
+	h, err := openHouse(ctx, Config{Data: t.data, Keys: KeysConfig{PassphraseFile: t.passphrase}}.withDefaults(), logger)
 	if err != nil {
 		return nil, err
 	}
@@ -137,9 +145,12 @@ func (t *target) serveLocal(ctx context.Context, h *house) (*api, error) {
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("%s has no CA yet", h.dir)
+		return nil, &hinted{err: fmt.Errorf("%s has no CA yet", h.dir), hint: "make one: sekisho ca init --data " + h.dir}
 	}
-	if err := errors.Join(h.openCA(ctx, pki, nil), h.ensureZone(ctx)); err != nil {
+	if err := h.openCA(ctx, pki, nil); err != nil {
+		return nil, err
+	}
+	if err := h.ensureZone(ctx); err != nil {
 		return nil, err
 	}
 	handler, err := h.apiHandler()
@@ -208,13 +219,13 @@ func (a *api) send(ctx context.Context, method, path string, body any) (envelope
 	}
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, reader)
 	if err != nil {
-		return env, &usageError{err: err, hint: "--server takes a URL such as http://127.0.0.1:8440"}
+		return env, err
 	}
 	req.Header.Set("Authorization", "Bearer "+a.token)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return env, fmt.Errorf("call the admin API: %w", err)
+		return env, unreachable(err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
@@ -230,6 +241,22 @@ func (a *api) send(ctx context.Context, method, path string, body any) (envelope
 	return env, nil
 }
 
+// unreachable adds what to look at when the server did not answer at all.
+func unreachable(err error) error {
+	wrapped := fmt.Errorf("call the admin API: %w", err)
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &hinted{err: wrapped, hint: "nothing listens there: is the server running, and is that its admin address?"}
+	case errors.As(err, &unknown):
+		return &hinted{err: wrapped, hint: "name the CA of the server's certificate with --server-ca FILE"}
+	}
+	return wrapped
+}
+
+// codeConflict is the API's code for "not from this state": the request was well-formed, the answer is no.
+const codeConflict = 1005
+
 func (a *api) refusal(status int, env envelope) error {
 	var texts []string
 	for _, e := range env.Errors {
@@ -243,6 +270,8 @@ func (a *api) refusal(status int, env envelope) error {
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		return &hinted{err: err, hint: "give the token with --token FILE or SEKISHO_TOKEN; the first one is in DATA/token"}
+	case len(env.Errors) > 0 && env.Errors[0].Code == codeConflict:
+		return &hinted{err: err, hint: "cert show tells the state; cert reactivate undoes a hold and nothing else, cert revoke makes it final"}
 	case status == http.StatusBadRequest:
 		return &usageError{err: err}
 	}

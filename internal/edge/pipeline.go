@@ -139,27 +139,30 @@ func (x *exchange) serve() {
 
 // find sets the host that the request is for, and the connection's standing as of now. The host stays nil when there is
 // none, or when its clients are treated in another way than those of the host that this connection was made for, whose
-// CAs the standing was judged against (RFC 9110, Section 7.4).
+// CAs the standing was judged against (RFC 9110, Section 7.4). The origin of a host is held until the request ends.
 func (x *exchange) find() {
 	name, ok := hostName(x.r.Host)
-	x.name, x.host, x.route = name, nil, nil
-	x.standing = x.c.check(x.start)
-	table := x.p.current()
-	for range 3 { // a snapshot may be replaced in between; the two must speak of the same one
-		if x.standing.snapshot == table.snapshot {
-			break
+	x.name = name
+	for range 3 { // a snapshot may be replaced in between: all of this must speak of the same one
+		table := x.p.current()
+		x.standing = x.c.check(x.start)
+		if x.standing.snapshot != table.snapshot {
+			continue
 		}
-		x.standing, table = x.c.check(x.start), x.p.current()
-	}
-	if !ok || x.standing.host == nil {
+		if !ok || x.standing.host == nil {
+			return
+		}
+		host := table.snapshot.Host(x.c.listener, name)
+		if host == nil || host != x.standing.host && host.Policy() != x.standing.host.Policy() {
+			return
+		}
+		route := table.routes[host]
+		if route.origin != nil && !route.origin.acquire() {
+			continue
+		}
+		x.host, x.route, x.told = host, route, x.p.headersFor(x.c, x.standing, host)
 		return
 	}
-	host := table.snapshot.Host(x.c.listener, name)
-	if host == nil || host != x.standing.host && host.Policy() != x.standing.host.Policy() {
-		return
-	}
-	x.host, x.route = host, table.routes[host]
-	x.told = x.p.headersFor(x.c, x.standing, host)
 }
 
 // hostName is the Host header (RFC 9110, Section 7.2) without its port; ok is false when it is no host name, so that
@@ -238,6 +241,9 @@ func (x *exchange) release() {
 // end records the request; it runs when the handler returns or panics.
 func (x *exchange) end() {
 	x.release()
+	if x.route != nil && x.route.origin != nil {
+		x.route.origin.release()
+	}
 	took := x.p.now().Sub(x.start)
 	x.p.counters.request(x, took)
 	if x.p.access != nil {

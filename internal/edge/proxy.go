@@ -14,13 +14,6 @@ import (
 
 // proxy sends the request to the host's origin and its answer to the client, bodies as they come.
 func (x *exchange) proxy(upgrade string) {
-	for !x.route.origin.acquire() { // retired since the table was read: a newer one has its successor
-		if x.find(); x.host == nil || x.route.origin == nil {
-			x.refuse(refusalMisdirected())
-			return
-		}
-	}
-	defer x.route.origin.release()
 	resp, err := x.route.origin.transport.RoundTrip(x.outgoing())
 	if err != nil {
 		x.fail(err)

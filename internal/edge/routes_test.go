@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"sekisho/internal/site"
 	"sekisho/internal/testpki"
@@ -65,4 +67,43 @@ func TestUpstreamOverTLSWithClientCertificate(t *testing.T) {
 	if resp, body := get(t, f.client("a.example", nil, false), "https://a.example/", nil); body != "edge" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
+}
+
+// Snapshots are swapped under load between two upstreams: every request is answered by one of them, and none by an
+// error of the swap.
+func TestSwapsUnderLoad(t *testing.T) {
+	ca := testpki.NewCA(t)
+	one := origin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "one") })
+	two := origin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "two") })
+	f := newFront(t, ca, frontHost(ca, "a.example", site.Off, one.URL))
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			c := f.client("a.example", nil, false)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				resp, err := c.Get("https://a.example/")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body, _ := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if s := string(body); resp.StatusCode != 200 || s != "one" && s != "two" {
+					t.Errorf("status %d, %q", resp.StatusCode, body)
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		f.use(frontHost(ca, "a.example", site.Off, []string{one.URL, two.URL}[i%2]))
+		time.Sleep(2 * time.Millisecond)
+	}
+	close(stop)
+	clients.Wait()
 }

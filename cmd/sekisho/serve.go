@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -160,11 +161,19 @@ func plainConfig(f serveFlags) (Config, error) {
 	}, nil
 }
 
+// gcPercent lets the heap grow to five times what is live before it is collected. An edge's live heap is small and its
+// garbage, one handshake after the other, is not: at Go's default of 100 collecting takes a tenth of the CPU.
+// The variable GOGC wins.
+const gcPercent = 400
+
 // runServe is the server's life: build in order, serve, drain in the opposite order.
 func runServe(ctx context.Context, e env, f serveFlags) error {
 	cfg, err := f.resolve()
 	if err != nil {
 		return err
+	}
+	if e.getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	s, err := newServer(e, f, cfg)
 	if err != nil {

@@ -120,7 +120,8 @@ func newCAShow(e env) *cobra.Command {
 	var asJSON, asPEM bool
 	c := &cobra.Command{
 		Use: "show", Short: "Show the CAs of a checkpoint",
-		Args: noArgs,
+		Example: "  sekisho ca show\n  sekisho ca show --pem > chain.pem",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				var cas []caView

@@ -116,7 +116,7 @@ func newCertStep(e env, s certStep) *cobra.Command {
 	t.zoneFlag(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print the certificate as JSON")
 	if s.reason {
-		c.Flags().StringVar(&reason, "reason", "unspecified", "RFC 5280 `REASON`: unspecified, keyCompromise (blocks the key for good), affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn")
+		c.Flags().StringVar(&reason, "reason", "unspecified", "`REASON`: keyCompromise (blocks the key too), superseded, affiliationChanged, cessationOfOperation, privilegeWithdrawn")
 	}
 	return c
 }
@@ -200,7 +200,8 @@ func newCertShow(e env) *cobra.Command {
 	var asJSON, asPEM bool
 	c := &cobra.Command{
 		Use: "show CERT", Short: "Show one certificate",
-		Args: exactArgs(1, "sekisho cert show SERIAL"),
+		Example: "  sekisho cert show 'Super Client'\n  sekisho cert show 02:8A:07:EB --pem | openssl x509 -noout -text",
+		Args:    exactArgs(1, "sekisho cert show SERIAL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				_, cert, err := t.find(ctx, a, args[0])

@@ -52,7 +52,7 @@ Subjects are written as RFC 4514 has it (CN=Super Client,O=Kame,C=JP) or as open
 	fl := c.Flags()
 	fl.StringVar(&f.csr, "csr", "", "PEM `FILE` of a certificate signing request, - for standard input")
 	fl.StringVar(&f.subject, "subject", "", "subject `DN` of a certificate whose key is made here")
-	fl.StringVar(&f.profile, "profile", "client", "client or server")
+	fl.StringVar(&f.profile, "profile", "client", "`PROFILE`: client or server")
 	fl.StringVar(&f.keyType, "key-type", "ecdsa-p256", "`TYPE` of a key made here: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
 	fl.StringVar(&f.out, "out", "", "`BASE` of the files written")
 	fl.StringSliceVar(&f.dns, "dns", nil, "DNS `NAMES` for the subject alternative name")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,15 @@ func (l *EdgeListeners) UnmarshalYAML(unmarshal func(any) error) error {
 		*l = append(*l, EdgeListener{name, address})
 	}
 	return nil
+}
+
+// MarshalYAML writes what UnmarshalYAML reads.
+func (l EdgeListeners) MarshalYAML() (any, error) {
+	out := make(yaml.MapSlice, len(l))
+	for i, e := range l {
+		out[i] = yaml.MapItem{Key: e.Name, Value: e.Address}
+	}
+	return out, nil
 }
 
 // LogConfig says what is logged, how and where to.
@@ -246,7 +256,35 @@ func (c Config) withDefaults() Config {
 	if c.Drain == 0 {
 		c.Drain = 10 * time.Second
 	}
+	l := &c.Limits
+	l.HandshakeTimeout = cmp.Or(l.HandshakeTimeout, 10*time.Second)
+	l.HeaderTimeout = cmp.Or(l.HeaderTimeout, 10*time.Second)
+	l.IdleTimeout = cmp.Or(l.IdleTimeout, 2*time.Minute)
+	l.HeaderBytes = cmp.Or(l.HeaderBytes, 64<<10)
+	l.HandshakesPerIP = cmp.Or(l.HandshakesPerIP, 256)
+	l.Connections = cmp.Or(l.Connections, 100_000)
+	c.Hosts = slices.Clone(c.Hosts)
+	for i := range c.Hosts {
+		c.Hosts[i] = c.Hosts[i].withDefaults()
+	}
 	return c
+}
+
+func (h HostConfig) withDefaults() HostConfig {
+	a := &h.ClientAuth
+	switch a.Mode = cmp.Or(a.Mode, "off"); {
+	case a.Mode == "off":
+	case a.CA == nil:
+		a.CA = []string{"managed"}
+	}
+	if a.Mode == "require" {
+		a.Refuse = cmp.Or(a.Refuse, "http")
+	}
+	if h.Forward == nil {
+		h.Forward = []string{"rfc9440"}
+	}
+	h.MinTLS = cmp.Or(h.MinTLS, "1.2")
+	return h
 }
 
 // problems reads everything that the configuration names and returns every mistake found, nil when there is none.

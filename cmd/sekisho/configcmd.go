@@ -29,8 +29,9 @@ func newConfigCheck(e env) *cobra.Command {
 		Long: `check reads the file and every file it names, as serve would, and prints the effective configuration.
 Mistakes name the line and column; warnings go to standard error. Nothing is changed or contacted.
 Exit codes: 0 fine, 2 not.`,
-		Args: exactArgs(1, "sekisho config check sekisho.yaml"),
-		RunE: func(c *cobra.Command, args []string) error { return configCheck(c.Context(), e, args[0], asJSON) },
+		Example: "  sekisho config check sekisho.yaml",
+		Args:    exactArgs(1, "sekisho config check sekisho.yaml"),
+		RunE:    func(c *cobra.Command, args []string) error { return configCheck(c.Context(), e, args[0], asJSON) },
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON instead of YAML")
 	return c
@@ -67,7 +68,10 @@ func newConfigReload(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reload",
 		Short: "Have the running server read its configuration file again: swapped whole, or nothing changes",
-		Args:  noArgs,
+		Long: `reload has the running server read its configuration file again, as SIGHUP does, and says what came of it. Zones and hosts
+are swapped whole, or nothing changes. Listeners, log, limits and the data directory stay as they were at start.`,
+		Example: "  sekisho config reload --data /var/lib/sekisho",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if t.server == "" && !store.Held(t.data) {
 				return &hinted{err: fmt.Errorf("no server runs on %s: nothing to reload", t.data), hint: "name the directory of one with --data DIR, or its admin API with --server URL"}

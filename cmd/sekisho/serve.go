@@ -172,6 +172,10 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 	if err != nil {
 		return err
 	}
+	// Every file that the configuration names, before anything is made on disk.
+	if _, err := (&baseBuilder{cfg: cfg}).build(ctx); err != nil {
+		return &usageError{err: err}
+	}
 	if e.getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}

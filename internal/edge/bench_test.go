@@ -2,85 +2,100 @@ package edge
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"io"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
+	"log/slog"
+	"net"
+	"sync"
 	"testing"
+	"time"
 
-	"sekisho/internal/site"
 	"sekisho/internal/testpki"
 )
 
-// BenchmarkPipeline is a kept connection's GET through the edge, with identity headers, beside the same through a
-// bare httputil.ReverseProxy and http.Transport. The time is of client, proxy and origin together.
-func BenchmarkPipeline(b *testing.B) {
-	ca := testpki.NewCA(b)
-	leaf := ca.Client("Iwa Te")
-	o := origin(b, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
-	for _, h2 := range []bool{false, true} {
-		name := map[bool]string{false: "http1", true: "http2"}[h2]
-		b.Run("edge/"+name, func(b *testing.B) {
-			f := newFront(b, ca, frontHost(ca, "a.example", site.Require, o.URL))
-			f.p.access = nil
-			run(b, f.client("a.example", &leaf, h2), "https://a.example/")
-		})
-		b.Run("bare/"+name, func(b *testing.B) {
-			target, err := url.Parse(o.URL)
-			if err != nil {
-				b.Fatal(err)
+// BenchmarkHandshake runs full mutual handshakes over loopback, client included, against the edge and against bare
+// crypto/tls with the standard library's own verification.
+func BenchmarkHandshake(b *testing.B) {
+	b.Run("edge", func(b *testing.B) {
+		c := newCheckpoint(b, require, func(cfg *Config) { cfg.Logger = slog.New(slog.DiscardHandler) })
+		leaf := c.ca.Client("client")
+		benchmarkHandshakes(b, c.addr, c.config(&leaf, nil))
+	})
+	b.Run("edge resumed", func(b *testing.B) {
+		c := newCheckpoint(b, require, func(cfg *Config) { cfg.Logger = slog.New(slog.DiscardHandler) })
+		leaf := c.ca.Client("client")
+		cfg := c.config(&leaf, func(t *tls.Config) { t.ClientSessionCache = &oneSession{} })
+		c.mustAsk(c.mustDial(cfg), "/")
+		benchmarkHandshakes(b, c.addr, cfg)
+	})
+	for name, resume := range map[string]bool{"bare": false, "bare resumed": true} {
+		b.Run(name, func(b *testing.B) {
+			ca := testpki.NewCA(b)
+			addr := bareServer(b, ca)
+			leaf := ca.Client("client")
+			cert := leaf.TLS()
+			cfg := &tls.Config{RootCAs: ca.Pool(), ServerName: "a.example", Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
+			if resume {
+				cfg.ClientSessionCache = &oneSession{}
 			}
-			s := httptest.NewUnstartedServer(&httputil.ReverseProxy{
-				Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() },
-				Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
-			})
-			s.EnableHTTP2 = h2
-			s.TLS = &tls.Config{
-				Certificates: []tls.Certificate{ca.Server("a.example").TLS()}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
-			}
-			s.StartTLS()
-			b.Cleanup(s.Close)
-			f := &front{t: b, ca: ca, addr: s.Listener.Addr().String()}
-			run(b, f.client("a.example", &leaf, h2), "https://a.example/")
+			benchmarkHandshakes(b, addr, cfg)
 		})
 	}
 }
 
-func run(b *testing.B, c *http.Client, url string) {
+// benchmarkHandshakes connects, waits until the server ended the handshake (its ticket or a byte of the answer), leaves.
+func benchmarkHandshakes(b *testing.B, addr string, cfg *tls.Config) {
+	b.Helper()
 	b.ReportAllocs()
+	buffer := make([]byte, 512)
 	for b.Loop() {
-		resp, err := c.Get(url)
+		conn, err := tls.Dial("tcp", addr, cfg)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-			b.Fatal(resp.Status, err)
+		_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+		if err == nil {
+			_, err = conn.Read(buffer)
 		}
-		_ = resp.Body.Close()
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = conn.Close()
 	}
 }
 
-// discard is a ResponseWriter that keeps nothing.
-type discard struct{ h http.Header }
+// bareServer is crypto/tls alone: it verifies the client and answers one byte.
+func bareServer(b *testing.B, ca *testpki.CA) string {
+	b.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Cert)
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{ca.Server("a.example").TLS()}, ClientCAs: pool,
+		ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"h2", "http/1.1"},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() { serveOne(conn) })
+		}
+	})
+	b.Cleanup(func() { _ = ln.Close(); work.Wait() })
+	return ln.Addr().String()
+}
 
-func (d *discard) Header() http.Header         { return d.h }
-func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
-func (d *discard) WriteHeader(int)             {}
-func (d *discard) Flush()                      {}
-
-// BenchmarkHandler is the pipeline and the upstream half alone, without net/http's server and TLS.
-func BenchmarkHandler(b *testing.B) {
-	ca := testpki.NewCA(b)
-	leaf := ca.Client("Iwa Te")
-	o := origin(b, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
-	f := newFront(b, ca, frontHost(ca, "a.example", site.Require, o.URL))
-	f.p.access = nil
-	get(b, f.client("a.example", &leaf, false), "https://a.example/", nil)
-	ctx := f.server.live.all()[0].link.http.BaseContext(nil)
-	b.ReportAllocs()
-	for b.Loop() {
-		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "https://a.example/", nil)
-		f.p.ServeHTTP(&discard{make(http.Header)}, r)
+func serveOne(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	buffer := make([]byte, 4096)
+	if _, err := conn.Read(buffer); err == nil {
+		_, _ = io.WriteString(conn, "x")
+		_, _ = conn.Read(buffer)
 	}
 }

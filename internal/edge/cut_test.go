@@ -25,6 +25,7 @@ import (
 // rawH2 speaks HTTP/2 frames by hand, so that a test sees what the server sends before it closes.
 type rawH2 struct {
 	conn   *tls.Conn
+	mu     sync.Mutex // held while a frame is written
 	framer *http2.Framer
 	frames chan http2.FrameType // closed with the connection
 }
@@ -49,7 +50,9 @@ func (c *checkpoint) dialH2(leaf *testpki.Leaf) *rawH2 {
 			}
 			h.frames <- f.Header().Type
 			if s, ok := f.(*http2.SettingsFrame); ok && !s.IsAck() {
+				h.mu.Lock()
 				_ = h.framer.WriteSettingsAck() // a dead connection shows in ReadFrame
+				h.mu.Unlock()
 			}
 		}
 	})
@@ -66,6 +69,8 @@ func (h *rawH2) request(t testing.TB, stream uint32, method, path string) {
 			t.Fatal(err)
 		}
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	err := h.framer.WriteHeaders(http2.HeadersFrameParam{
 		StreamID: stream, BlockFragment: []byte(block.String()), EndHeaders: true, EndStream: method == "GET",
 	})
@@ -130,7 +135,7 @@ func victims() []victim {
 		{"http1 download", func(c *checkpoint, leaf *testpki.Leaf) func(time.Duration) error {
 			conn := c.mustDial(c.config(leaf, nil))
 			fmt.Fprintf(conn, "GET /download HTTP/1.1\r\nHost: a.example\r\n\r\n")
-			<-c.hung
+			c.begun()
 			time.Sleep(50 * time.Millisecond) // nobody reads: buffers fill
 			return func(within time.Duration) error {
 				// What the kernel had before the cut arrives; it is bounded by the socket buffers.
@@ -140,13 +145,13 @@ func victims() []victim {
 		{"http1 upload", func(c *checkpoint, leaf *testpki.Leaf) func(time.Duration) error {
 			conn := c.mustDial(c.config(leaf, nil))
 			fmt.Fprintf(conn, "POST /upload HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000000000\r\n\r\nsome")
-			<-c.hung
+			c.begun()
 			return func(within time.Duration) error { return mustClose(conn, within) }
 		}},
 		{"http1 waiting", func(c *checkpoint, leaf *testpki.Leaf) func(time.Duration) error {
 			conn := c.mustDial(c.config(leaf, nil))
 			fmt.Fprintf(conn, "POST /hang HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100\r\n\r\n")
-			<-c.hung
+			c.begun()
 			return func(within time.Duration) error { return mustClose(conn, within) }
 		}},
 		{"http2 idle", func(c *checkpoint, leaf *testpki.Leaf) func(time.Duration) error {
@@ -168,7 +173,7 @@ func victims() []victim {
 		{"http2 download", func(c *checkpoint, leaf *testpki.Leaf) func(time.Duration) error {
 			h := c.dialH2(leaf)
 			h.request(c.t, 1, "GET", "/download")
-			<-c.hung
+			c.begun()
 			return func(within time.Duration) error {
 				if !h.ended(within) {
 					return errors.New("not closed")
@@ -179,7 +184,7 @@ func victims() []victim {
 		{"http2 upload", func(c *checkpoint, leaf *testpki.Leaf) func(time.Duration) error {
 			h := c.dialH2(leaf)
 			h.request(c.t, 1, "POST", "/upload")
-			<-c.hung
+			c.begun()
 			return func(within time.Duration) error {
 				if !h.ended(within) {
 					return errors.New("not closed")
@@ -260,7 +265,7 @@ func TestCutEndsSlowDownload(t *testing.T) {
 			} else {
 				fmt.Fprintf(conn, "GET /download HTTP/1.1\r\nHost: a.example\r\n\r\n")
 			}
-			<-c.hung
+			c.begun()
 			_, _ = io.CopyN(io.Discard, conn, 1<<20)
 			time.Sleep(200 * time.Millisecond)
 			c.revoke(leaf)

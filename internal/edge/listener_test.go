@@ -133,6 +133,16 @@ func (c *checkpoint) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// begun waits for a request to hang or to begin a transfer.
+func (c *checkpoint) begun() {
+	c.t.Helper()
+	select {
+	case <-c.hung:
+	case <-time.After(20 * time.Second):
+		c.t.Fatal("no request arrived within 20 s")
+	}
+}
+
 // use makes the hosts the current snapshot, without telling the server.
 func (c *checkpoint) use(hosts ...*site.Host) {
 	c.t.Helper()

@@ -14,6 +14,8 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -322,8 +324,8 @@ func TestInvariant14ShutdownDrains(t *testing.T) {
 	pending := c.tcp() // a handshake that never comes
 	fmt.Fprintf(busy, "GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n")
 	h2.request(t, 1, "GET", "/slow")
-	<-c.hung
-	<-c.hung
+	c.begun()
+	c.begun()
 	stopped := make(chan error, 1)
 	go func() { stopped <- c.stop() }()
 	if !closed(idle, 2*time.Second) || !closed(pending, 2*time.Second) {
@@ -365,8 +367,8 @@ func TestInvariant14DrainTimeout(t *testing.T) {
 	conn, h2 := c.mustDial(c.config(&leaf, nil)), c.dialH2(&leaf)
 	fmt.Fprintf(conn, "POST /upload HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100\r\n\r\n")
 	h2.request(t, 1, "GET", "/hang")
-	<-c.hung
-	<-c.hung
+	c.begun()
+	c.begun()
 	start := time.Now()
 	if err := c.stop(); err != nil {
 		t.Error(err)
@@ -426,39 +428,59 @@ func TestAcceptBacksOff(t *testing.T) {
 	}
 }
 
+// visit opens a connection of one of three kinds: HTTP/2, HTTP/1.1 after a request, HTTP/1.1 before one.
+func (c *checkpoint) visit(leaf *testpki.Leaf, kind int64) net.Conn {
+	conn, err := tls.Dial("tcp", c.addr, c.config(leaf, func(t *tls.Config) {
+		if kind == 0 {
+			t.NextProtos = []string{"h2"}
+		}
+	}))
+	if err != nil {
+		c.t.Error(err)
+		return nil
+	}
+	switch kind {
+	case 0:
+		_, err = io.WriteString(conn, http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	case 1:
+		_, _, err = ask(conn, "/")
+	}
+	if err != nil {
+		c.t.Error(err)
+	}
+	return conn
+}
+
 // Connections that came and went leave nothing.
 func TestConnectionsLeaveNothing(t *testing.T) {
 	each := 500
 	if os.Getenv("SEKISHO_LONG") != "" {
 		each = 10_000
 	}
-	c := newCheckpoint(t, require, func(cfg *Config) { cfg.Limits.HandshakesPerIP = 1 << 20 })
+	c := newCheckpoint(t, require, func(cfg *Config) {
+		cfg.Limits.HandshakesPerIP, cfg.Limits.HeaderTimeout, cfg.Limits.IdleTimeout = 1<<20, time.Hour, time.Hour
+	})
 	var leaves []testpki.Leaf
 	for range 20 {
 		leaves = append(leaves, c.ca.Client("client"))
 	}
 	round := func() (goroutines, descriptors int, heap uint64) {
-		conns := make([]net.Conn, 0, each)
-		for i := range each {
-			cfg := c.config(&leaves[i%len(leaves)], func(t *tls.Config) {
-				if i%3 == 0 {
-					t.NextProtos = []string{"h2"}
+		conns := make([]net.Conn, each)
+		var next atomic.Int64
+		var work sync.WaitGroup
+		for range 8 {
+			work.Go(func() {
+				for i := next.Add(1) - 1; i < int64(each); i = next.Add(1) - 1 {
+					conns[i] = c.visit(&leaves[i%int64(len(leaves))], i%3)
 				}
 			})
-			conn, err := tls.Dial("tcp", c.addr, cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if i%3 == 0 {
-				_, _ = io.WriteString(conn, http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-			} else if i%3 == 1 {
-				c.mustAsk(conn, "/")
-			}
-			conns = append(conns, conn)
 		}
+		work.Wait()
 		eventually(t, "all live", func() bool { return c.s.Live() == each })
 		for _, conn := range conns {
-			_ = conn.Close()
+			if conn != nil {
+				_ = conn.Close()
+			}
 		}
 		conns = nil
 		eventually(t, "none live", func() bool { return c.s.Live() == 0 && c.s.gate.count() == 0 })

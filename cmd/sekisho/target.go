@@ -186,6 +186,9 @@ type envelope struct {
 		Source  *struct {
 			Pointer string `json:"pointer"`
 		} `json:"source"`
+		Chain []struct {
+			Message string `json:"message"`
+		} `json:"error_chain"`
 	} `json:"errors"`
 	Result     json.RawMessage `json:"result"`
 	ResultInfo struct {
@@ -254,8 +257,11 @@ func unreachable(err error) error {
 	return wrapped
 }
 
-// codeConflict is the API's code for "not from this state": the request was well-formed, the answer is no.
-const codeConflict = 1005
+// Codes of the API that the command line tells apart.
+const (
+	codeConflict = 1005 // not from this state: the request was well-formed, the answer is no
+	codeHeaders  = 6003 // a credential of the wrong form
+)
 
 func (a *api) refusal(status int, env envelope) error {
 	var texts []string
@@ -264,13 +270,20 @@ func (a *api) refusal(status int, env envelope) error {
 		if e.Source != nil && e.Source.Pointer != "" {
 			text += " (" + e.Source.Pointer + ")"
 		}
+		for _, c := range e.Chain {
+			text += ": " + c.Message
+		}
 		texts = append(texts, text)
 	}
 	err := errors.New(strings.Join(texts, "; "))
+	code := 0
+	if len(env.Errors) > 0 {
+		code = env.Errors[0].Code
+	}
 	switch {
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case status == http.StatusUnauthorized || status == http.StatusForbidden || code == codeHeaders:
 		return &hinted{err: err, hint: "give the token with --token FILE or SEKISHO_TOKEN; the first one is in DATA/token"}
-	case len(env.Errors) > 0 && env.Errors[0].Code == codeConflict:
+	case code == codeConflict:
 		return &hinted{err: err, hint: "cert show tells the state; cert reactivate undoes a hold and nothing else, cert revoke makes it final"}
 	case status == http.StatusBadRequest:
 		return &usageError{err: err}

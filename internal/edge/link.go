@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -43,12 +45,12 @@ func (w *wire) ConnectionState() tls.ConnectionState { return w.c.state }
 
 // goawayHeader is the beginning of a GOAWAY without debug data (RFC 9113, Section 6.8): length 8, type 7, no flags,
 // stream 0.
-var goawayHeader = []byte{0, 0, 8, 7, 0, 0, 0, 0, 0} //nolint:gochecknoglobals // a constant that Go cannot spell
+const goawayHeader = "\x00\x00\x08\x07\x00\x00\x00\x00\x00"
 
 // Write watches for the GOAWAY of a cut. Payload that looks like one only makes the cut come sooner.
 func (w *wire) Write(p []byte) (int, error) {
 	n, err := w.Conn.Write(p)
-	if w.c.cut.Load() && w.c.link.goaway != nil && (err != nil || bytes.Contains(p, goawayHeader)) {
+	if w.c.cut.Load() && w.c.link.goaway != nil && (err != nil || bytes.Contains(p, []byte(goawayHeader))) {
 		select {
 		case w.c.link.goaway <- struct{}{}:
 		default:
@@ -85,15 +87,18 @@ func (l *one) Accept() (net.Conn, error) {
 func (l *one) Close() error   { return nil }
 func (l *one) Addr() net.Addr { return l.addr }
 
-// protocols are what a connection's http.Server may speak: exactly what ALPN chose.
+// protocols is what the connections' http.Servers share: what each may speak, which is exactly what ALPN chose, and
+// where they log.
 type protocols struct {
+	errorLog     *log.Logger
 	http1, http2 http.Protocols
 	tls          *tls.Config // tells net/http to set HTTP/2 up; nothing else is read from it
 	settings     *http.HTTP2Config
 }
 
-func newProtocols(l Limits) *protocols {
+func newProtocols(l Limits, logger *slog.Logger) *protocols {
 	p := &protocols{
+		errorLog: log.New(&serverLog{logger}, "", 0),
 		tls:      &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}},
 		settings: &http.HTTP2Config{MaxConcurrentStreams: int(l.MaxConcurrentH2)},
 	}
@@ -113,7 +118,7 @@ func (c *conn) prepare() {
 		ReadHeaderTimeout:            s.cfg.Limits.HeaderTimeout,
 		IdleTimeout:                  s.cfg.Limits.IdleTimeout,
 		MaxHeaderBytes:               s.cfg.Limits.MaxHeaderBytes,
-		ErrorLog:                     s.errorLog,
+		ErrorLog:                     s.protocols.errorLog,
 		BaseContext:                  func(net.Listener) context.Context { return ctx },
 		ConnState:                    c.stateChanged,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is judged as any other request

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -28,7 +27,6 @@ type Server struct {
 	gate      *gate
 	live      liveTable
 	counters  counters
-	errorLog  *log.Logger
 
 	work      sync.WaitGroup // connections, from accept to close, and requests
 	accepting sync.WaitGroup // calls of Serve
@@ -46,11 +44,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, front: newFrontConfig(), protocols: newProtocols(cfg.Limits), gate: newGate(cfg.Limits),
+		cfg: cfg, front: newFrontConfig(), protocols: newProtocols(cfg.Limits, cfg.Logger), gate: newGate(cfg.Limits),
 		keys: newTicketKeys(cfg.Tickets, cfg.Seal), listeners: make(map[net.Listener]struct{}),
 	}
 	s.hosts.now = cfg.Now
-	s.errorLog = log.New(&serverLog{cfg.Logger}, "", 0)
 	s.entry = s.count
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -113,8 +113,16 @@ func (h *house) adminConfig() admin.Config {
 	return admin.Config{
 		Authority: h.authority, Records: h.store, Authenticator: principal.NewAuthenticator(h.store), Tokens: h.store,
 		Audit: h.store.AppendAudit, AuditRecords: h.store.AuditRecords,
-		AccountID: h.accountID, Version: version, Logger: h.logger,
+		AccountID: h.accountID, Version: version, Logger: h.logger, Explain: explain,
 	}
+}
+
+// explain is what the API may tell of a failure that is the house's own.
+func explain(err error) string {
+	if errors.Is(err, store.ErrDiskFull) {
+		return store.ErrDiskFull.Error() + " that has the data directory; nothing was stored"
+	}
+	return ""
 }
 
 // apiHandler is the API over a house without a server.

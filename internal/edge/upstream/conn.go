@@ -163,6 +163,21 @@ func (c *conn) read(p []byte) (int, error) {
 
 func (c *conn) buffered() int { return c.w - c.r }
 
+// leftover reports that crypto/tls holds bytes behind the end of a response: it
+// reads ahead, where neither buffered nor stale looks. They would become the
+// answer to somebody else's request. A deadline that has passed keeps Read from
+// the network, so that it sees only what is there.
+func (c *conn) leftover() bool {
+	if c.tls == nil {
+		return false
+	}
+	if err := c.setDeadline(time.Unix(1, 0)); err != nil {
+		return true
+	}
+	n, err := c.nc.Read(c.buf[:1])
+	return n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // fill reads more into the buffer, after making room for it.
 func (c *conn) fill() error {
 	switch {

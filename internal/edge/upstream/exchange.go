@@ -81,7 +81,7 @@ func (c *conn) finish(stop func() bool, u *upload, reuse bool) {
 	}
 	alive := stopWatch(stop)
 	c.upload = nil
-	if reuse && alive {
+	if reuse && alive && !c.leftover() {
 		c.o.put(c)
 		return
 	}

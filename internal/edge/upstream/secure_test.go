@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -154,4 +155,71 @@ func TestReverseProxy(t *testing.T) {
 	if n := o.conns.Load(); n != 1 {
 		t.Errorf("%d connections to the origin", n)
 	}
+}
+
+// TestUnsolicitedTLS has the origin send more than the response in one flight:
+// crypto/tls reads it ahead, and it must not answer the next request.
+func TestUnsolicitedTLS(t *testing.T) {
+	const evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+	pair, pool := secureOrigin(t, false)
+	for name, size := range map[string]int{"short": 2, "long": 30_000} {
+		good := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size))
+		for split, writes := range map[string][]string{"one record": {good + evil}, "records": {good, evil}} {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					go serveFlights(c, pair.TLS, writes)
+				}
+			}()
+			tr := newTransport(t, Config{URLs: []string{"https://" + l.Addr().String()}, RootCAs: pool, ServerName: "example.com"})
+			for i := range 5 {
+				_, body, err := fetch(tr, newRequest(t, "GET", nil))
+				if err != nil || len(body) != size || strings.Contains(body, "evil") {
+					t.Errorf("%s, %s, request %d: %.20q %v", name, split, i, body, err)
+				}
+			}
+			l.Close()
+		}
+	}
+}
+
+// serveFlights answers each request by TLS records that leave in one piece.
+func serveFlights(c net.Conn, cfg *tls.Config, writes []string) {
+	defer c.Close()
+	held := &holdingConn{Conn: c}
+	tc := tls.Server(held, cfg)
+	r := bufio.NewReader(tc)
+	for readHead(r) != "" {
+		held.hold = true
+		for _, w := range writes {
+			io.WriteString(tc, w)
+		}
+		held.hold = false
+		held.Write(nil)
+	}
+}
+
+// holdingConn keeps what is written while hold is set, and sends it with the
+// next piece.
+type holdingConn struct {
+	net.Conn
+	hold bool
+	held []byte
+}
+
+func (c *holdingConn) Write(p []byte) (int, error) {
+	c.held = append(c.held, p...)
+	if c.hold {
+		return len(p), nil
+	}
+	_, err := c.Conn.Write(c.held)
+	c.held = nil
+	return len(p), err
 }

@@ -119,22 +119,41 @@ func delegateHeader(h http.Header, h2 bool) http.Header {
 	return out
 }
 
-// isFraming reports whether k, in any spelling, is a field that only this
-// package may write.
+// isFraming reports whether k is a field that only this package may write, in
+// any spelling that some origin takes for it: CGI and its heirs make one
+// variable of Content-Length and Content_Length, and the last one wins.
 func isFraming(k string) bool {
 	switch len(k) {
 	case len("Host"):
-		return strings.EqualFold(k, "Host")
+		return spells(k, "host")
 	case len("Trailer"):
-		return strings.EqualFold(k, "Trailer")
+		return spells(k, "trailer")
 	case len("Connection"):
-		return strings.EqualFold(k, "Connection")
+		return spells(k, "connection")
 	case len("Content-Length"):
-		return strings.EqualFold(k, "Content-Length")
+		return spells(k, "content-length")
 	case len("Transfer-Encoding"):
-		return strings.EqualFold(k, "Transfer-Encoding")
+		return spells(k, "transfer-encoding")
 	}
 	return false
+}
+
+// spells compares a field name of the same length with one in lower case:
+// letters in either case, any other byte for the dash.
+func spells(k, name string) bool {
+	for i := range len(name) {
+		c := k[i]
+		switch {
+		case 'A' <= c && c <= 'Z':
+			c |= 0x20
+		case c < 'a' || c > 'z':
+			c = '-'
+		}
+		if c != name[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // heldBody lets a body survive the Close of an attempt that read nothing of it,

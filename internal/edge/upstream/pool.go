@@ -146,6 +146,10 @@ func (o *origin) put(c *conn) {
 		ch := o.waiters[0]
 		o.waiters = slices.Delete(o.waiters, 0, 1)
 		o.mu.Unlock()
+		if c.stale() { // as in take; its place is the right to dial
+			c.nc.Close()
+			c = nil
+		}
 		ch <- c
 		return
 	}

@@ -62,6 +62,7 @@ func TestRequestWire(t *testing.T) {
 		{"blank in query", &http.Request{URL: &url.URL{Path: "/a b", RawQuery: "c d HTTP/1.1"}, Host: "h"}, []string{"GET /a%20b?c%20d%20HTTP/1.1 HTTP/1.1", "Host: h"}, ""},
 		{"framing fields in any spelling are ours", get("GET", "/", "h", http.Header{
 			"host": {"evil"}, "Content-Length": {"5"}, "transfer-ENCODING": {"chunked"}, "Connection": {"X"}, "TRAILER": {"a"},
+			"Content_length": {"5"}, "content.length": {"5"}, "Transfer_Encoding": {"chunked"}, "TRANSFER_ENCODING": {"chunked"}, "Transfer~encoding": {"x"},
 			"X-A": {"1", " 2 "}, "User-Agent": {""},
 		}), []string{"GET / HTTP/1.1", "Host: h", "X-A: 1", "X-A: 2"}, ""},
 		{"no body, POST", get("POST", "/", "h", nil), []string{"POST / HTTP/1.1", "Content-Length: 0", "Host: h"}, ""},

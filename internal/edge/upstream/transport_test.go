@@ -129,6 +129,44 @@ func TestUnsolicited(t *testing.T) {
 	}
 }
 
+// TestUnsolicitedToWaiter is the same for a request that waits for a connection.
+func TestUnsolicitedToWaiter(t *testing.T) {
+	o := newRawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		for readHead(r) != "" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 8192\r\n\r\n"+strings.Repeat("x", 8192))
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+		}
+	})
+	tr := newTransport(t, Config{URLs: []string{o.url}, MaxConns: 1})
+	first, err := tr.RoundTrip(newRequest(t, "GET", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 1)
+	go func() {
+		_, body, err := fetch(tr, newRequest(t, "GET", nil))
+		got <- fmt.Sprint(len(body), err)
+	}()
+	waiting := func() bool {
+		tr.origins[0].mu.Lock()
+		defer tr.origins[0].mu.Unlock()
+		return len(tr.origins[0].waiters) == 1
+	}
+	for !waiting() {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond) // all of the first answer has come
+	if _, err := io.ReadFull(first.Body, make([]byte, 8192)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Body.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	if s := <-got; s != "8192 <nil>" {
+		t.Errorf("the second request was answered by %s", s)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	for _, stage := range []string{"header", "body"} {
 		closed := make(chan time.Time, 1)

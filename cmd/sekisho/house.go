@@ -85,11 +85,15 @@ func (h *house) openCaller(ctx context.Context) error {
 	}
 	path := filepath.Join(h.dir, "token")
 	secret, err := os.ReadFile(path)
-	if err == nil {
+	switch {
+	case err == nil:
 		h.token = strings.TrimSpace(string(secret))
-		return nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
+		_, err = h.store.TokenByHash(ctx, principal.HashSecret(h.token))
+		if !errors.Is(err, principal.ErrUnauthenticated) {
+			return err
+		}
+		// A crash came between the file and the store, or the store is an older one: nobody has a token that works.
+	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("first token: %w", err)
 	}
 	text, token, err := principal.NewToken("first token", h.email, principal.Edit)
@@ -100,12 +104,16 @@ func (h *house) openCaller(ctx context.Context) error {
 	if err := writePrivate(path, []byte(text+"\n")); err != nil {
 		return fmt.Errorf("first token: %w", err)
 	}
-	if err := h.store.AddToken(ctx, token); err != nil {
+	entry := auditlog.Entry{
+		At: token.CreatedOn, Actor: "sekisho", Action: "token.create", Object: token.ID, Outcome: "done",
+		Detail: map[string]string{"name": token.Name, "email": token.Email, "role": string(token.Role)},
+	}
+	if err := h.store.AddToken(ctx, token, entry); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	h.token = text
 	h.logger.InfoContext(ctx, "first token made", "file", path, "email", token.Email)
-	return h.store.AppendAudit(ctx, auditlog.Entry{At: time.Now().UTC(), Actor: "sekisho", Action: "token.create", Object: token.ID, Outcome: "done"})
+	return nil
 }
 
 // adminConfig is what the API needs of a house; the server adds what it has beyond that.

@@ -33,7 +33,7 @@ type Config struct {
 	Authenticator *principal.Authenticator // who calls
 	Tokens        TokenStore               // for the calls that list and create tokens; nil: those answer 404
 
-	// Audit records a decision that no other transaction records: a refusal, a token, a reload. Durable when it
+	// Audit records a decision that no other transaction records: a refusal, a reload. Durable when it
 	// returns nil.
 	Audit func(ctx context.Context, e auditlog.Entry) error
 	// AuditRecords returns at most limit records with Seq >= from, oldest first; nil: the call answers 404.
@@ -56,9 +56,11 @@ type Config struct {
 	Now    func() time.Time // default time.Now
 }
 
-// TokenStore is what the token calls need of the place where tokens are kept. Both are durable when they return nil.
+// TokenStore is what the token calls need of the place where tokens are kept.
 type TokenStore interface {
-	AddToken(ctx context.Context, t principal.Token) error
+	// AddToken stores a token and, in the same transaction, entry in the audit log; both are durable when it returns nil.
+	AddToken(ctx context.Context, t principal.Token, entry auditlog.Entry) error
+	// ListTokens returns all tokens ordered by creation.
 	ListTokens(ctx context.Context) ([]principal.Token, error)
 }
 

@@ -113,6 +113,7 @@ func TestDiskFull(t *testing.T) {
 		}
 	})
 	made := a.issue("before")
+	recorded := len(a.audit("done"))
 	a.diskFull.Store(true)
 	var r answer
 	for _, c := range []struct {
@@ -137,6 +138,9 @@ func TestDiskFull(t *testing.T) {
 	}
 	if list := a.call("GET", "/sekisho/tokens", nil); list.ResultInfo.TotalCount != 2 || a.siteChanged.Load() != 0 {
 		t.Errorf("tokens: %s", list.Body)
+	}
+	if n := len(a.audit("done")); n != recorded {
+		t.Errorf("the audit log has %d changes more, and none was made", n-recorded)
 	}
 	_, reference, _ := strings.Cut(r.text(), "under the reference ")
 	if len(reference) != 12 || !strings.Contains(a.logs.String(), reference) || !strings.Contains(a.logs.String(), "secret detail") {

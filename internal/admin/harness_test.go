@@ -132,7 +132,7 @@ func (a *api) listen() {
 func (a *api) token(name string, role principal.Role) string {
 	secret, token, err := principal.NewToken(name, testEmail, role)
 	check(a.t, err)
-	check(a.t, a.store.AddToken(a.t.Context(), token))
+	check(a.t, a.store.AddToken(a.t.Context(), token, auditlog.Entry{Action: "token.create", Object: token.ID}))
 	return secret
 }
 

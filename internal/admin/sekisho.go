@@ -185,10 +185,7 @@ func (s *server) createToken(ctx context.Context, c *call, req tokenRequest) (to
 		At: token.CreatedOn, Actor: c.caller.Name, Action: "token.create", Object: token.ID, Outcome: "done",
 		Detail: map[string]string{"name": token.Name, "email": token.Email, "role": string(token.Role)},
 	}
-	if err := s.Audit(ctx, entry); err != nil { // first: a token that is not on record must not exist
-		return tokenObject{}, err
-	}
-	if err := s.Tokens.AddToken(ctx, token); err != nil {
+	if err := s.Tokens.AddToken(ctx, token, entry); err != nil {
 		return tokenObject{}, err
 	}
 	object := newTokenObject(token)

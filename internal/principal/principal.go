@@ -43,12 +43,8 @@ var ErrUnauthenticated = errors.New("authentication error")
 // ErrForbidden is returned when the caller's role does not allow the action.
 var ErrForbidden = errors.New("the token's role does not allow this")
 
-// Tokens is where tokens are kept; store implements it.
+// Tokens is where an [Authenticator] looks tokens up; store implements it.
 type Tokens interface {
 	// TokenByHash returns the token with that hash, or an error wrapping ErrUnauthenticated.
 	TokenByHash(ctx context.Context, hash [32]byte) (Token, error)
-	// AddToken stores a token durably before it returns.
-	AddToken(ctx context.Context, t Token) error
-	// ListTokens returns all tokens ordered by creation.
-	ListTokens(ctx context.Context) ([]Token, error)
 }

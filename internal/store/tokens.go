@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sekisho/internal/auditlog"
 	"sekisho/internal/principal"
 )
 
@@ -31,19 +32,23 @@ func (s *Store) TokenByHash(ctx context.Context, hash [32]byte) (principal.Token
 	return t, err
 }
 
-// AddToken implements principal.Tokens. A token whose id or secret is stored already is refused.
-func (s *Store) AddToken(ctx context.Context, v principal.Token) error {
+// AddToken stores a token and records entry in the audit log, both or neither. A token whose id or secret is stored
+// already is refused.
+func (s *Store) AddToken(ctx context.Context, v principal.Token, entry auditlog.Entry) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
 		err := t.exec(ctx, `INSERT INTO tokens (id, name, email, role, hash, created_on, expires_on) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			v.ID, v.Name, v.Email, string(v.Role), v.Hash[:], micros(v.CreatedOn), micros(v.ExpiresOn))
 		if isUnique(err) {
 			return fmt.Errorf("store: token %q: its id or secret is stored already", v.Name)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return t.audit(ctx, entry)
 	})
 }
 
-// ListTokens implements principal.Tokens.
+// ListTokens returns all tokens ordered by creation.
 func (s *Store) ListTokens(ctx context.Context) ([]principal.Token, error) {
 	return collect(ctx, s.read, selectToken+`ORDER BY created_on, seq`, nil, scanToken)
 }

@@ -110,9 +110,12 @@ func testTokens(t *testing.T, s Interface) {
 		CreatedOn: first.CreatedOn.Add(time.Second), ExpiresOn: first.CreatedOn.Add(time.Hour),
 	}
 	for _, v := range []principal.Token{second, first} {
-		if err := s.AddToken(ctx, v); err != nil {
+		if err := s.AddToken(ctx, v, Entry("token.create", v.ID)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if n := auditCount(t, s); n != 2 {
+		t.Errorf("%d audit records, want one a token", n)
 	}
 	got, err := s.ListTokens(ctx)
 	if err != nil {
@@ -129,8 +132,11 @@ func testTokens(t *testing.T, s Interface) {
 	}
 	twin := first
 	twin.ID = "3"
-	if err := s.AddToken(ctx, twin); err == nil {
+	if err := s.AddToken(ctx, twin, Entry("token.create", twin.ID)); err == nil {
 		t.Error("two tokens with one secret")
+	}
+	if n := auditCount(t, s); n != 2 {
+		t.Errorf("%d audit records after a token that was refused, want 2", n)
 	}
 }
 

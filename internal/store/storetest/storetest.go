@@ -22,10 +22,17 @@ type Interface interface {
 	ca.Ledger
 	site.Records
 	principal.Tokens
+	Tokens
 	Tickets
 	Audit
 	Meta(ctx context.Context, key string) (value string, ok bool, err error)
 	SetMeta(ctx context.Context, key, value string) error
+}
+
+// Tokens is what the admin API needs of tokens.
+type Tokens interface {
+	AddToken(ctx context.Context, t principal.Token, entry auditlog.Entry) error
+	ListTokens(ctx context.Context) ([]principal.Token, error)
 }
 
 // Tickets is the edge's ticket store.

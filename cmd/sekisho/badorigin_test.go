@@ -64,8 +64,8 @@ func TestBadUpstreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := &http.Server{Handler: mux} //nolint:gosec // the test's own upstream
-	go again.Serve(ln)                  //nolint:errcheck // it ends with Close
+	again := &http.Server{Handler: mux}
+	go again.Serve(ln)
 	defer again.Close()
 	waitUntil(t, "the upstream is used again", func() bool { status, _ := p.get(client, "/hello"); return status == http.StatusOK })
 	p.stop()

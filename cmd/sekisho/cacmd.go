@@ -112,9 +112,6 @@ func (c *caView) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON returns the answer as it came.
-func (c caView) MarshalJSON() ([]byte, error) { return c.raw, nil }
-
 func newCAShow(e env) *cobra.Command {
 	var t target
 	var asJSON, asPEM bool
@@ -129,7 +126,11 @@ func newCAShow(e env) *cobra.Command {
 					return err
 				}
 				if asJSON {
-					return printJSON(e, cas)
+					raw := make([]json.RawMessage, len(cas))
+					for i, c := range cas {
+						raw[i] = c.raw
+					}
+					return printJSON(e, raw)
 				}
 				for _, c := range cas {
 					var err error

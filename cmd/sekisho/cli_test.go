@@ -23,7 +23,7 @@ import (
 // TestCommandLine runs testdata/script/*.txtar: sessions of a shell with the program, its exit codes and its words.
 //
 // Beside testscript's own commands there are "exits CODE sekisho ARGS", "is-json FILE", "mode OCTAL FILE",
-// "ready FILE" (waits for a ready file and sets EDGE, ADMIN, PKI, TOKEN and ZONE) and "until TEXT COMMAND" (runs it again
+// "ready FILE" (waits for a ready file and sets EDGE, ADMIN, PKI, TOKEN and PORT, the admin API's) and "until TEXT COMMAND" (runs it again
 // and again until its output has the text).
 func TestCommandLine(t *testing.T) {
 	files := certificateFiles(t)
@@ -110,14 +110,14 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ready waits for the JSON of --ready-file and sets the variables EDGE, ADMIN, PKI, TOKEN and ZONE.
+// ready waits for the JSON of --ready-file and sets variables from it.
 func ready(ts *testscript.TestScript, _ bool, args []string) {
 	var r readyFile
 	poll(ts, "the ready file "+args[0], func() bool {
 		data, err := os.ReadFile(ts.MkAbs(args[0]))
 		return err == nil && json.Unmarshal(data, &r) == nil
 	})
-	for name, value := range map[string]string{"EDGE": r.Edge, "ADMIN": r.Admin, "PKI": r.PKI, "TOKEN": r.Token, "ZONE": r.ZoneID} {
+	for name, value := range map[string]string{"EDGE": r.Edge, "ADMIN": r.Admin, "PKI": r.PKI, "TOKEN": r.Token, "PORT": r.Admin[strings.LastIndexByte(r.Admin, ':')+1:]} {
 		ts.Setenv(name, value)
 	}
 }

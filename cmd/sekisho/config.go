@@ -77,7 +77,7 @@ func (l *EdgeListeners) UnmarshalYAML(unmarshal func(any) error) error {
 }
 
 // MarshalYAML writes what UnmarshalYAML reads.
-func (l EdgeListeners) MarshalYAML() (any, error) {
+func (l EdgeListeners) MarshalYAML() (any, error) { //nolint:unparam // the interface is the decoder's
 	out := make(yaml.MapSlice, len(l))
 	for i, e := range l {
 		out[i] = yaml.MapItem{Key: e.Name, Value: e.Address}
@@ -307,8 +307,12 @@ func (c Config) check() error {
 		key   string
 		value int64
 	}{
-		{"handshake_timeout", int64(c.Limits.HandshakeTimeout)}, {"header_timeout", int64(c.Limits.HeaderTimeout)}, {"idle_timeout", int64(c.Limits.IdleTimeout)},
-		{"header_bytes", int64(c.Limits.HeaderBytes)}, {"handshakes_per_ip", int64(c.Limits.HandshakesPerIP)}, {"connections", int64(c.Limits.Connections)},
+		{"handshake_timeout", int64(c.Limits.HandshakeTimeout)},
+		{"header_timeout", int64(c.Limits.HeaderTimeout)},
+		{"idle_timeout", int64(c.Limits.IdleTimeout)},
+		{"header_bytes", int64(c.Limits.HeaderBytes)},
+		{"handshakes_per_ip", int64(c.Limits.HandshakesPerIP)},
+		{"connections", int64(c.Limits.Connections)},
 	} {
 		if l.value < 0 {
 			errs = append(errs, fmt.Errorf("limits.%s must not be negative; 0 keeps the default", l.key))
@@ -347,10 +351,7 @@ func (c Config) checkListeners() error {
 }
 
 func isPort(text string) bool {
-	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
-		return true
-	}
-	_, err := net.LookupPort("tcp", text)
+	_, err := strconv.ParseUint(text, 10, 16)
 	return err == nil
 }
 

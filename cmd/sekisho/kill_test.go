@@ -36,7 +36,7 @@ func TestInvariant08KillNineLosesNothingAcknowledged(t *testing.T) {
 		slowest = max(slowest, time.Since(begin))
 		j.compare(t, p)
 		load := j.load(p)
-		time.Sleep(20*time.Millisecond + rand.N(230*time.Millisecond)) //nolint:gosec // chance need not be secret
+		time.Sleep(20*time.Millisecond + rand.N(230*time.Millisecond))
 		p.kill()
 		load.Wait()
 		if n%5 == 4 {
@@ -115,7 +115,7 @@ func (j *journal) load(p *process) *sync.WaitGroup {
 
 // step is one call and its note in the journal; false when the server did not answer.
 func (j *journal) step(p *process, client *http.Client, csr string, own *[]string) bool {
-	if len(*own) == 0 || rand.N(5) < 2 { //nolint:gosec // chance need not be secret
+	if len(*own) == 0 || rand.N(5) < 2 {
 		status, env, err := p.tryAPI(client, "POST", p.certificates(), map[string]any{"csr": csr, "validity_days": 30})
 		if err != nil {
 			j.note(func() { j.unanswered++ })
@@ -130,14 +130,14 @@ func (j *journal) step(p *process, client *http.Client, csr string, own *[]strin
 		j.note(func() { j.certs[c.ID] = &entry{der: c.Certificate, serial: c.Serial, states: []string{stateActive}} })
 		return true
 	}
-	i := rand.N(len(*own)) //nolint:gosec // chance need not be secret
+	i := rand.N(len(*own))
 	id := (*own)[i]
 	var e *entry
 	j.note(func() { e = j.certs[id] })
 	method, path, to, body := "PATCH", p.certificates()+"/"+id, stateActive, any(map[string]bool{"reactivate": true})
 	if e.states[0] == stateActive {
 		method, to, body = "DELETE", stateHeld, nil
-		if rand.N(2) == 0 { //nolint:gosec // chance need not be secret
+		if rand.N(2) == 0 {
 			path, to = path+"?reason=superseded", stateRevoked
 		}
 	}
@@ -292,7 +292,7 @@ func killDuringStart(t *testing.T, dir string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(rand.N(150 * time.Millisecond)) //nolint:gosec // chance need not be secret
+	time.Sleep(rand.N(150 * time.Millisecond))
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 // in between leaves the whole file or none of that name: it is written under another name and linked.
 func writeNew(path string, data []byte) error {
 	dir := filepath.Dir(path)
-	temp := filepath.Join(dir, "."+filepath.Base(path)+"."+rand.Text())
+	temp := filepath.Join(dir, tempName(filepath.Base(path)))
 	if err := writeSynced(temp, data); err != nil {
 		return errors.Join(err, remove(temp))
 	}
@@ -31,6 +31,30 @@ func writeNew(path string, data []byte) error {
 		err = fmt.Errorf("%s: %w", path, ErrExists)
 	}
 	return errors.Join(err, remove(temp), syncDir(dir))
+}
+
+// tempName is the name under which a file is written: .NAME.key.RANDOM.
+func tempName(base string) string { return "." + base + "." + rand.Text() }
+
+// isTempName reports whether tempName made it.
+func isTempName(name string) bool {
+	end := len(name) - len(rand.Text())
+	return end > 0 && name[0] == '.' && strings.HasSuffix(name[:end], keySuffix+".") &&
+		strings.Trim(name[end:], "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+// removeLeftovers removes what writeNew was writing when its process was killed. Files of other names stay.
+func removeLeftovers(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && isTempName(e.Name()) {
+			err = errors.Join(err, remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // isNoLinks reports whether the file system has no hard links.

@@ -64,7 +64,9 @@ type Dir struct {
 	pass func() []byte // a func, so that no way of printing shows it
 }
 
-// Open opens a keystore, and makes its directory when there is none. It reads no key.
+// Open opens a keystore, makes its directory when there is none, and removes what a killed Create has left: private keys
+// under names that nobody knows. One process at a time may use a keystore; the data directory's lock sees to that. It
+// reads no key.
 func Open(cfg Config) (*Dir, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("keystore: no directory is given")
@@ -74,6 +76,9 @@ func Open(cfg Config) (*Dir, error) {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
+	if err := removeLeftovers(path); err != nil {
 		return nil, fmt.Errorf("keystore: %w", err)
 	}
 	pass := bytes.Clone(cfg.Passphrase)
@@ -123,8 +128,11 @@ func (d *Dir) Signer(name string) (crypto.Signer, error) {
 
 // Has reports whether there is a key of that name; it does not read it.
 func (d *Dir) Has(name string) bool {
+	if checkName(name) != nil {
+		return false
+	}
 	_, err := os.Stat(d.file(name))
-	return checkName(name) == nil && err == nil
+	return err == nil
 }
 
 func (d *Dir) load(name string) (crypto.Signer, error) {
@@ -149,9 +157,12 @@ func (d *Dir) load(name string) (crypto.Signer, error) {
 }
 
 // file is where a key is. The name was checked, so it stays inside the directory.
-func (d *Dir) file(name string) string { return filepath.Join(d.path, name+".key") }
+func (d *Dir) file(name string) string { return filepath.Join(d.path, name+keySuffix) }
 
-const maxName = 64
+const (
+	maxName   = 64
+	keySuffix = ".key"
+)
 
 // checkName allows a-z, 0-9 and dashes inside. The name of the sealing key is taken: nothing must sign with it.
 func checkName(name string) error {

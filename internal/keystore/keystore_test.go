@@ -9,11 +9,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +102,32 @@ func TestCreateNeverOverwrites(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("files left: %v, %v", entries, err)
+	}
+}
+
+// TestOpenRemovesLeftovers: a private key that a killed Create left under its temporary name goes at the next start, and
+// nothing else does.
+func TestOpenRemovesLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	gone := []string{tempName("issuing.key"), tempName("seal.key")}
+	stay := []string{"issuing.key", ".issuing.key", ".issuing.key.bak", ".gitignore", "x" + tempName("a.key"), strings.ToLower(tempName("a.key")), ".a.pem." + tempName("")[2:]}
+	for _, name := range slices.Concat(gone, stay) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(Config{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range gone {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", name, err)
+		}
+	}
+	for _, name := range stay {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

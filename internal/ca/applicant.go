@@ -82,19 +82,19 @@ func (a *applicant) finish(p profile) error {
 		a.subject = emptyName()
 	}
 	a.commonName = pkix.CommonName(a.subject)
-	if err := a.addSubjectEmails(); err != nil {
+	if err := a.checkSubject(); err != nil {
 		return err
 	}
 	if p.hoistCN {
-		a.names.addHost(a.commonName)
+		if err := a.names.addHost(a.commonName); err != nil {
+			return err
+		}
 	}
 	switch {
 	case p.needsName && a.names.empty():
 		return invalid("hosts", "a certificate of profile %s needs at least one subject alternative name", p.name)
 	case isEmptyName(a.subject) && a.names.empty():
 		return invalid(a.source("subject"), "it has neither a subject nor a subject alternative name; name the holder, for instance with -subj /CN=name")
-	case a.names.count() > maxNames:
-		return invalid("hosts", "%d subject alternative names; at most %d fit", a.names.count(), maxNames)
 	}
 	return nil
 }
@@ -103,22 +103,28 @@ func emptyName() []byte { return []byte{0x30, 0x00} }
 
 func isEmptyName(der []byte) bool { return len(der) == 2 }
 
-// addSubjectEmails repeats the subject's e-mail addresses among the names: RFC 5280, Section 4.1.2.6 wants them there,
-// and leaves them in the subject for those who still look there.
-func (a *applicant) addSubjectEmails() error {
+// checkSubject refuses a subject that is no Name and one with empty parts (X.520: a DirectoryString has at least one
+// character), and repeats its e-mail addresses among the names: RFC 5280, Section 4.1.2.6 wants them there, and leaves
+// them in the subject for those who still look there. Control characters and lengths are for the lints.
+func (a *applicant) checkSubject() error {
 	var name x509pkix.RDNSequence
 	if rest, err := asn1.Unmarshal(a.subject, &name); err != nil || len(rest) > 0 {
 		// It is copied into the certificate as it is, so it must be one Name and not a byte more.
 		return invalid("subject", "it is no distinguished name in DER")
 	}
 	for _, rdn := range name {
+		if len(rdn) == 0 {
+			return invalid(a.source("subject"), "a part of its subject has no attribute")
+		}
 		for _, attribute := range rdn {
-			address, isText := attribute.Value.(string)
-			if !isText || !attribute.Type.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}) {
-				continue
-			}
-			if err := a.names.addEmail(address); err != nil {
-				return invalid("subject", "its emailAddress %.80q is none", address)
+			text, isText := attribute.Value.(string)
+			switch {
+			case isText && text == "":
+				return invalid(a.source("subject"), "its subject has an attribute (OID %s) without a value", attribute.Type)
+			case isText && attribute.Type.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}):
+				if err := a.names.addEmail(text); err != nil {
+					return invalid("subject", "its emailAddress %.80q cannot be a subject alternative name: %v", text, err)
+				}
 			}
 		}
 	}
@@ -193,12 +199,46 @@ func checkCSR(pem []byte, p profile) (*x509.CertificateRequest, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, invalid("csr", "its signature is not by the key in it, so it was changed after signing or damaged (%v)", err)
 	}
+	if err := checkAttributes(csr.RawTBSCertificateRequest); err != nil {
+		return nil, err
+	}
 	for _, e := range csr.Extensions {
 		if err := checkExtension(e.Id, e.Value, csr.PublicKey, p); err != nil {
 			return nil, err
 		}
 	}
 	return csr, nil
+}
+
+// checkAttributes refuses extensions in places where crypto/x509 does not look: it reads the first value of each
+// extensionRequest (RFC 2985, Section 5.4.2: there is one) and passes over Microsoft's attribute of the same meaning.
+// Other attributes ask for nothing.
+func checkAttributes(tbs []byte) error {
+	input := cryptobyte.String(tbs)
+	var info, list cryptobyte.String
+	if !input.ReadASN1(&info, cbasn1.SEQUENCE) || !info.SkipASN1(cbasn1.INTEGER) || !info.SkipASN1(cbasn1.SEQUENCE) ||
+		!info.SkipASN1(cbasn1.SEQUENCE) || !info.ReadASN1(&list, cbasn1.Tag(0).ContextSpecific().Constructed()) {
+		return invalid("csr", "its attributes cannot be read")
+	}
+	found := false
+	for !list.Empty() {
+		var attribute, values cryptobyte.String
+		var id asn1.ObjectIdentifier
+		if !list.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&id) ||
+			!attribute.ReadASN1(&values, cbasn1.SET) || !attribute.Empty() {
+			return invalid("csr", "its attributes cannot be read")
+		}
+		switch {
+		case id.Equal(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 2, 1, 14}):
+			return invalid("csr", "it asks for extensions in Microsoft's attribute %s; write them as extensionRequest", id)
+		case !id.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14}):
+		case found || !values.SkipASN1(cbasn1.SEQUENCE) || !values.Empty():
+			return invalid("csr", "it asks for extensions more than once; there is one extensionRequest with one value")
+		default:
+			found = true
+		}
+	}
+	return nil
 }
 
 const keyTypesText = "accepted are RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521), Ed25519 and ML-DSA (44, 65, 87)"
@@ -259,7 +299,8 @@ func checkExtension(id asn1.ObjectIdentifier, value []byte, pub crypto.PublicKey
 		"make the request without it (basicConstraints, keyUsage, extendedKeyUsage, subjectAltName and subjectKeyIdentifier may stay)", id)
 }
 
-// checkAltNames refuses the kinds of names that crypto/x509 would skip.
+// checkAltNames refuses the kinds of names that crypto/x509 would skip. What has the number of a kind that it reads, but
+// is of another class or constructed, it skips as well.
 func checkAltNames(value []byte) error {
 	input := cryptobyte.String(value)
 	var list cryptobyte.String
@@ -279,6 +320,8 @@ func checkAltNames(value []byte) error {
 				what = kinds[kind]
 			}
 			return invalid("csr", "its subjectAltName has a name of kind %s; host names, addresses, e-mail addresses and URIs are accepted", what)
+		} else if tag != cbasn1.Tag(kind).ContextSpecific() {
+			return invalid("csr", "its subjectAltName has a name whose tag %#x is that of no kind", uint8(tag))
 		}
 	}
 	return nil

@@ -172,6 +172,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // newID is 32 lower hex digits.
 func newID() string {
 	var id [16]byte

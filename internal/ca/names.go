@@ -34,16 +34,14 @@ func (n *altNames) addDNS(name string) error {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return invalid("hosts", "%s is an address; name it as an IP address, not as a host", name)
 	}
-	n.dns = addOnce(n.dns, name)
-	return nil
+	return addName(n, &n.dns, name)
 }
 
 func (n *altNames) addIP(addr netip.Addr) error {
 	if !addr.IsValid() || addr.Zone() != "" {
 		return invalid("hosts", "%.60q is no IP address that a certificate can name", addr.String())
 	}
-	n.ips = addOnce(n.ips, addr.Unmap())
-	return nil
+	return addName(n, &n.ips, addr.Unmap())
 }
 
 func (n *altNames) addEmail(address string) error {
@@ -51,8 +49,7 @@ func (n *altNames) addEmail(address string) error {
 	if !found || local == "" || !printable(local) || !isHostName(strings.ToLower(domain)) {
 		return invalid("hosts", "%.80q is no e-mail address", address)
 	}
-	n.emails = addOnce(n.emails, address)
-	return nil
+	return addName(n, &n.emails, address)
 }
 
 func (n *altNames) addURI(text string) error {
@@ -60,26 +57,31 @@ func (n *altNames) addURI(text string) error {
 	if err != nil || u.Scheme == "" || !printable(text) {
 		return invalid("hosts", "%.80q is no absolute URI", text)
 	}
-	n.uris = addOnce(n.uris, text)
-	return nil
+	return addName(n, &n.uris, text)
 }
 
 // addHost adds a common name that is a host name or an address; anything else is left alone.
-func (n *altNames) addHost(text string) {
+func (n *altNames) addHost(text string) error {
 	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		n.ips = addOnce(n.ips, addr.Unmap())
-		return
+		return n.addIP(addr)
 	}
-	if name := strings.ToLower(text); isHostName(strings.TrimPrefix(name, "*.")) {
-		n.dns = addOnce(n.dns, name)
+	if isHostName(strings.TrimPrefix(strings.ToLower(text), "*.")) {
+		return n.addDNS(text)
 	}
+	return nil
 }
 
-func addOnce[T comparable](list []T, v T) []T {
-	if slices.Contains(list, v) {
-		return list
+// addName adds a name to its list unless it is there. The bound is checked at each, not at the end: a request may list
+// a hundred thousand, and looking for doubles among them takes a minute.
+func addName[T comparable](n *altNames, list *[]T, v T) error {
+	switch {
+	case slices.Contains(*list, v):
+	case n.count() == maxNames:
+		return invalid("hosts", "there are too many subject alternative names; at most %d fit", maxNames)
+	default:
+		*list = append(*list, v)
 	}
-	return append(list, v)
+	return nil
 }
 
 // extension is subjectAltName: RFC 5280, Section 4.2.1.6: critical when the subject is empty.

@@ -167,12 +167,14 @@ func (p *publisher) dueIn(s *shard) time.Duration {
 	return wait
 }
 
-// renewIn is how long until a CRL must be renewed; 0 for none.
+// renewIn is how long until a CRL must be renewed; 0 for none, and for one of the future: the clock was set back, and
+// whoever has the right time does not take it.
 func (p *publisher) renewIn(crl *CRL) time.Duration {
-	if crl == nil {
+	now := p.a.cfg.Now()
+	if crl == nil || now.Before(crl.ThisUpdate) {
 		return 0
 	}
-	return crl.NextUpdate.Add(-p.a.cfg.CRLOverlap).Sub(p.a.cfg.Now())
+	return crl.NextUpdate.Add(-p.a.cfg.CRLOverlap).Sub(now)
 }
 
 // CRL returns the published CRL of a CA's shard. While [Authority.Run] does not run (the command line on the store),
@@ -230,7 +232,8 @@ func (p *publisher) publishLocked(ctx context.Context, issuer *authorityCA, s *s
 		if current != nil {
 			// Section 3.3: an entry may leave once a CRL issued after the certificate's end has carried it. After a
 			// start since is zero: what was published before is not known, so everything is carried once more.
-			s.since, s.loaded = current.ThisUpdate, false
+			// A clock that was ahead and is set back brings back what has left too early.
+			s.since, s.loaded = earlier(current.ThisUpdate, p.a.now()), false
 		}
 	}
 	if !s.loaded || !s.apply(pending) {

@@ -25,6 +25,7 @@ type Server struct {
 	protocols *protocols
 	keys      *ticketKeys
 	gate      *gate
+	crew      *crew
 	live      liveTable
 	counters  counters
 
@@ -45,7 +46,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, front: newFrontConfig(), protocols: newProtocols(cfg.Limits, cfg.Logger), gate: newGate(cfg.Limits),
-		keys: newTicketKeys(cfg.Tickets, cfg.Seal), listeners: make(map[net.Listener]struct{}),
+		crew: newCrew(), keys: newTicketKeys(cfg.Tickets, cfg.Seal), listeners: make(map[net.Listener]struct{}),
 	}
 	s.hosts.now = cfg.Now
 	s.entry = s.count
@@ -179,7 +180,7 @@ func (s *Server) accept(listener string, raw net.Conn) {
 	}
 	s.work.Add(1)
 	sock.handshake = &handshake{server: s, listener: listener, remote: addr.String()}
-	go s.admit(sock)
+	s.crew.do(sock, &s.work, s.admit)
 }
 
 // admit runs the handshake and hands the connection over to net/http.
@@ -264,6 +265,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	s.accepting.Wait()
+	s.crew.stop()
 	s.gate.abort()
 	for _, c := range s.live.all() {
 		if c.idle() {

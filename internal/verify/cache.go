@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"sync"
 
-	"sekisho/internal/identity"
+	"sekisho/internal/pkix"
 	"sekisho/internal/trust"
 )
 
@@ -31,10 +31,39 @@ func keyOf(set *trust.Set, presented []*x509.Certificate) cacheKey {
 	return k
 }
 
-// cache remembers verified identities, which carry their path. What it holds was verified once by signature; it says
-// nothing of validity or revocation now. Bounded; the one that was not used for longest, roughly, goes first (CLOCK).
+// cache remembers which issuers vouch for what was presented. What it holds was verified once by signature; it says
+// nothing of validity or revocation now. It keeps no leaf and one copy of each issuer, so that an entry is some 100
+// bytes however large the certificates are. Bounded; the one that was not used for longest, roughly, goes first (CLOCK).
 type cache struct {
-	shards [cacheShards]shard
+	shards  [cacheShards]shard
+	issuers issuers
+}
+
+// maxIssuers bounds the issuers kept for sharing.
+const maxIssuers = 1024
+
+// issuers keeps one copy of each issuer's certificate, since every handshake parses what the client sends anew.
+type issuers struct {
+	mu    sync.Mutex
+	known map[pkix.Fingerprint]*x509.Certificate
+}
+
+// share returns the issuers of a path with the copies that are known in place of equal ones.
+func (i *issuers) share(path []*x509.Certificate) []*x509.Certificate {
+	shared := make([]*x509.Certificate, len(path))
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.known == nil || len(i.known) > maxIssuers {
+		i.known = make(map[pkix.Fingerprint]*x509.Certificate)
+	}
+	for n, c := range path {
+		print := pkix.FingerprintOf(c.Raw)
+		if i.known[print] == nil {
+			i.known[print] = c
+		}
+		shared[n] = i.known[print]
+	}
+	return shared
 }
 
 type shard struct {
@@ -46,9 +75,9 @@ type shard struct {
 }
 
 type slot struct {
-	key  cacheKey
-	id   identity.Identity
-	used bool
+	key     cacheKey
+	issuers []*x509.Certificate // the path above the leaf, nearest first
+	used    bool
 }
 
 func newCache(size int) *cache {
@@ -65,32 +94,35 @@ func newCache(size int) *cache {
 // shard picks by the first byte: the key is a hash, so the shards fill evenly.
 func (c *cache) shard(k cacheKey) *shard { return &c.shards[k[0]%cacheShards] }
 
-func (c *cache) get(k cacheKey) (identity.Identity, bool) {
+// get returns the path's issuers, nearest first.
+func (c *cache) get(k cacheKey) (issuers []*x509.Certificate, ok bool) {
 	s := c.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, ok := s.index[k]
 	if !ok {
-		return identity.Identity{}, false
+		return nil, false
 	}
 	s.slots[i].used = true
-	return s.slots[i].id, true
+	return s.slots[i].issuers, true
 }
 
-func (c *cache) put(k cacheKey, id identity.Identity) {
+// put remembers the issuers of a path, nearest first.
+func (c *cache) put(k cacheKey, path []*x509.Certificate) {
 	s := c.shard(k)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.size == 0 {
 		return
 	}
+	path = c.issuers.share(path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if i, ok := s.index[k]; ok {
-		s.slots[i].id = id
+		s.slots[i].issuers = path
 		return
 	}
 	if len(s.slots) < s.size {
 		s.index[k] = len(s.slots)
-		s.slots = append(s.slots, slot{key: k, id: id})
+		s.slots = append(s.slots, slot{key: k, issuers: path})
 		return
 	}
 	for s.slots[s.hand].used {
@@ -99,6 +131,6 @@ func (c *cache) put(k cacheKey, id identity.Identity) {
 	}
 	delete(s.index, s.slots[s.hand].key)
 	s.index[k] = s.hand
-	s.slots[s.hand] = slot{key: k, id: id}
+	s.slots[s.hand] = slot{key: k, issuers: path}
 	s.hand = (s.hand + 1) % len(s.slots)
 }

@@ -17,6 +17,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sekisho/internal/identity"
@@ -71,7 +72,8 @@ func (v *Verifier) Check(set *trust.Set, presented []*x509.Certificate) identity
 	}
 	now := v.now()
 	key := keyOf(set, presented)
-	if known, ok := v.cache.get(key); ok {
+	if issuers, ok := v.cache.get(key); ok {
+		known := identity.NewVerified(presented, slices.Concat(presented[:1], issuers))
 		if valid, _ := known.ValidAt(now); valid {
 			return v.judge(known, now)
 		}
@@ -82,7 +84,7 @@ func (v *Verifier) Check(set *trust.Set, presented []*x509.Certificate) identity
 	}
 	id := identity.NewVerified(presented, path)
 	if valid, _ := id.ValidAt(now); valid {
-		v.cache.put(key, id)
+		v.cache.put(key, path[1:])
 	}
 	return v.judge(id, now)
 }

@@ -26,7 +26,7 @@ type Config struct {
 	MaxIdlePerHost         int           // idle connections kept per origin; default 256
 	MaxConns               int           // connections per origin; default 0, no limit. At the limit a request waits up to DialTimeout
 	DialTimeout            time.Duration // TCP connect and TLS handshake together; default 5 s
-	ResponseHeaderTimeout  time.Duration // from the end of the request to the end of the response header; default 60 s
+	ResponseHeaderTimeout  time.Duration // from the end of the request to the end of the response header, and for the origin to take a piece of the request; default 60 s
 	IdleTimeout            time.Duration // an idle connection is closed after it; default 90 s
 	MaxResponseHeaderBytes int           // header section, and again trailer section; default 64 KiB
 }

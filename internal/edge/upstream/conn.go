@@ -35,6 +35,7 @@ type conn struct {
 	fields []field // the fields of the last section
 
 	deadline    time.Time // read deadline that is set, zero for none
+	writeBy     time.Time // write deadline that is set, zero for none
 	headerStart time.Time // when waiting for the header began; zero while reading a body
 	upload      *upload   // whose end starts the wait for the header anew
 	got         bool      // a byte of the response has come
@@ -122,6 +123,23 @@ func (c *conn) startWait(u *upload) error {
 	return c.setDeadline(c.headerStart.Add(c.o.t.cfg.ResponseHeaderTimeout))
 }
 
+// limitWrite gives the next write at least ResponseHeaderTimeout, and at most
+// twice that: so an exchange on a busy connection touches no timer here either.
+func (c *conn) limitWrite() error {
+	limit, now := c.o.t.cfg.ResponseHeaderTimeout, time.Now()
+	if c.writeBy.Sub(now) >= limit {
+		return nil
+	}
+	c.writeBy = now.Add(2 * limit)
+	return c.nc.SetWriteDeadline(c.writeBy)
+}
+
+// unlimitWrite lets writes take as long as they like.
+func (c *conn) unlimitWrite() error {
+	c.writeBy = time.Time{}
+	return c.nc.SetWriteDeadline(c.writeBy)
+}
+
 func (c *conn) setDeadline(at time.Time) error {
 	c.deadline = at
 	return c.nc.SetReadDeadline(at)
@@ -135,7 +153,7 @@ func (c *conn) expired() error {
 	now := time.Now()
 	start := c.headerStart
 	if c.upload != nil {
-		start = c.upload.endOr(now)
+		start = c.upload.waitsSince(now)
 	}
 	at := start.Add(c.o.t.cfg.ResponseHeaderTimeout)
 	if !at.After(now) {

@@ -55,7 +55,9 @@ func newDelegate(cfg *Config, o *origin, h2 bool) *http.Transport {
 // delegate sends req by net/http, to the next origin when one cannot be dialled
 // and the body was not touched.
 func (t *Transport) delegate(req *http.Request) (*http.Response, error) {
-	out := req.WithContext(req.Context())
+	ctx, cancel := context.WithCancelCause(req.Context())
+	w := &stallWatch{limit: t.cfg.ResponseHeaderTimeout, cancel: cancel}
+	out := req.WithContext(ctx)
 	if out.Host == "" {
 		out.Host = req.URL.Host
 	}
@@ -63,18 +65,19 @@ func (t *Transport) delegate(req *http.Request) (*http.Response, error) {
 	out.Header = delegateHeader(req.Header, !upgrade)
 	var held *heldBody
 	if req.Body != nil && req.Body != http.NoBody {
-		held = &heldBody{body: req.Body}
+		held = &heldBody{body: req.Body, watch: w}
 		out.Body, out.GetBody = held, nil
 	}
 	//nolint:contextcheck // out carries the request's context to the dial
 	resp, err := t.failover(req, func(o *origin) (*http.Response, error) {
-		tr := o.h2
-		if upgrade {
-			tr = o.upgrade
-		}
-		out.URL = o.urlFor(req.URL)
-		resp, err := tr.RoundTrip(out)
+		attempt := out.WithContext(ctx) // net/http may still look at the last one
+		attempt.URL = o.urlFor(req.URL)
+		w.await(t.cfg.DialTimeout + t.cfg.ResponseHeaderTimeout)
+		resp, err := o.delegateFor(upgrade).RoundTrip(attempt)
 		if err != nil {
+			if context.Cause(ctx) == errHeaderTimeout { //nolint:errorlint // the watch's own
+				err = errHeaderTimeout
+			}
 			e := o.fail(req.Context(), OpRead, err)
 			e.unreached = e.unreached && (held == nil || !held.touched.Load())
 			return nil, e
@@ -82,10 +85,68 @@ func (t *Transport) delegate(req *http.Request) (*http.Response, error) {
 		resp.Request = req
 		return resp, nil
 	})
+	w.end()
 	if held != nil {
 		held.settle()
 	}
+	if err != nil {
+		cancel(nil) // with a response, the end of req's context does it
+	}
 	return resp, err
+}
+
+func (o *origin) delegateFor(upgrade bool) *http.Transport {
+	if upgrade {
+		return o.upgrade
+	}
+	return o.h2
+}
+
+// stallWatch ends a request of net/http whose origin neither reads nor answers:
+// net/http's own timeout begins when all of the request is sent.
+type stallWatch struct {
+	limit  time.Duration
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	timer *time.Timer
+	ended bool
+}
+
+// await gives the origin d from now on to take more of the request or to answer.
+func (w *stallWatch) await(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.ended:
+	case w.timer == nil:
+		w.timer = time.AfterFunc(d, w.fire)
+	default:
+		w.timer.Reset(d)
+	}
+}
+
+func (w *stallWatch) fire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ended {
+		w.cancel(errHeaderTimeout)
+	}
+}
+
+// pause is while the request's body is waited for.
+func (w *stallWatch) pause() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+}
+
+// end is when there is an answer.
+func (w *stallWatch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.timer.Stop()
 }
 
 // urlFor returns u with the origin's scheme and address.
@@ -160,6 +221,7 @@ func spells(k, name string) bool {
 // so that the next origin can be tried.
 type heldBody struct {
 	body    io.ReadCloser
+	watch   *stallWatch
 	touched atomic.Bool
 
 	mu      sync.Mutex
@@ -169,6 +231,8 @@ type heldBody struct {
 
 func (h *heldBody) Read(p []byte) (int, error) {
 	h.touched.Store(true)
+	h.watch.pause()
+	defer h.watch.await(h.watch.limit)
 	return h.body.Read(p)
 }
 

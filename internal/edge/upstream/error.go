@@ -15,8 +15,8 @@ const (
 	OpWrite = "write"
 	// OpRead: the response was cut off or is not HTTP. 502.
 	OpRead = "read"
-	// OpTimeout: connecting, waiting for a free connection or waiting for
-	// the response header took too long. 504.
+	// OpTimeout: connecting, waiting for a free connection, for the origin to
+	// take the request or for the response header took too long. 504.
 	OpTimeout = "timeout"
 	// OpBody: reading the request's own body failed; the origin is not at
 	// fault. 400, or nothing when the client has gone.

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 )
@@ -34,9 +35,9 @@ func (c *conn) do(ctx context.Context, x *exchange) (*http.Response, *Error) {
 	if err != nil {
 		stopWatch(stop)
 		c.abandon()
-		if x.upload != nil && x.wrote {
+		if x.upload != nil && x.upload.started {
 			x.upload.abandon()
-			if uop, uerr := x.upload.cause(); uerr != nil && (uop == OpBody || !c.got) {
+			if uop, uerr := x.upload.cause(); uerr != nil && (uop == OpBody || !c.got) && !errors.Is(err, errHeaderTimeout) {
 				op, err = uop, uerr
 			}
 		}
@@ -59,7 +60,7 @@ func (c *conn) do(ctx context.Context, x *exchange) (*http.Response, *Error) {
 // send writes the request and reads the response header; op is the stage that
 // failed.
 func (c *conn) send(x *exchange) (r *response, op string, err error) {
-	if err := c.startWait(x.upload); err != nil {
+	if err := errors.Join(c.startWait(x.upload), c.limitWrite()); err != nil {
 		return nil, OpWrite, err
 	}
 	n, err := c.nc.Write(x.wire)
@@ -68,6 +69,10 @@ func (c *conn) send(x *exchange) (r *response, op string, err error) {
 		return nil, OpWrite, err
 	}
 	if x.upload != nil {
+		if err := c.unlimitWrite(); err != nil { // the wait for the header has an eye on it
+			return nil, OpWrite, err
+		}
+		x.upload.started = true
 		go x.upload.run(c, c.o.t)
 	}
 	r, err = c.readResponse(x.req)

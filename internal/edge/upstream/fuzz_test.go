@@ -24,6 +24,8 @@ func (c *bytesConn) Write(p []byte) (int, error)     { return len(p), nil }
 func (c *bytesConn) Close() error                    { return nil }
 func (c *bytesConn) SetReadDeadline(time.Time) error { return nil }
 
+func (c *bytesConn) SetWriteDeadline(time.Time) error { return nil }
+
 // readOurs reads one response; rest is what was read past it.
 func readOurs(t testing.TB, tr *Transport, data []byte, method string, step int) (*http.Response, []byte, error) {
 	req := &http.Request{Method: method, URL: &url.URL{Path: "/"}, Host: "h"}

@@ -73,7 +73,7 @@ func (t *Transport) appendBody(b []byte, req *http.Request, n int) ([]byte, erro
 // release ends the use of the exchange; an upload that never began gives up its
 // body.
 func (x *exchange) release(t *Transport, err error) {
-	if err != nil && x.upload != nil && !x.wrote {
+	if err != nil && x.upload != nil && !x.upload.started {
 		x.upload.close()
 	}
 	x.recycle(t)

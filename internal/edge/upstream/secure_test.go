@@ -136,10 +136,11 @@ func TestReverseProxy(t *testing.T) {
 		io.Copy(w, r.Body)
 	})
 	tr := newTransport(t, Config{URLs: []string{o.URL}})
-	edge := newHTTPOrigin(t, (&httputil.ReverseProxy{
-		Transport: tr,
-		Rewrite:   func(pr *httputil.ProxyRequest) { pr.SetXForwarded() },
-	}).ServeHTTP)
+	proxy := &httputil.ReverseProxy{Transport: tr, Rewrite: func(pr *httputil.ProxyRequest) { pr.SetXForwarded() }}
+	edge := newHTTPOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex() // else the server reads the body's rest away when the answer begins
+		proxy.ServeHTTP(w, r)
+	})
 	for _, size := range []int{0, 100, 1 << 20} {
 		data := strings.Repeat("x", size)
 		resp, err := edge.Client().Post(edge.URL, "text/plain", strings.NewReader(data))

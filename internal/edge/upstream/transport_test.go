@@ -248,6 +248,56 @@ func TestHeaderTimeout(t *testing.T) {
 	}
 }
 
+// TestStuckOrigin has the origin read nothing: neither a body nor a header that
+// no send buffer holds may wait for ever, and it is the origin's timeout.
+func TestStuckOrigin(t *testing.T) {
+	const limit = 150 * time.Millisecond
+	o := newRawOrigin(t, func(_ int, c net.Conn, _ *bufio.Reader) {
+		c.(*net.TCPConn).SetReadBuffer(4 << 10)
+		<-t.Context().Done()
+	})
+	for what, length := range map[string]int64{"chunked": -1, "length": 1 << 40, "header": 0} {
+		for _, proxied := range []string{o.url, strings.Replace(o.url, "http", "h2c", 1)} {
+			tr := newTransport(t, Config{URLs: []string{proxied}, DialTimeout: limit, ResponseHeaderTimeout: limit})
+			req := newRequest(t, "POST", io.NopCloser(endless{}))
+			req.ContentLength = length
+			if length == 0 {
+				req.Body = nil
+				req.Header.Set("X-Long", strings.Repeat("x", 8<<20))
+			}
+			start := time.Now()
+			_, _, err := fetch(tr, req)
+			e, ok := errors.AsType[*Error](err)
+			if !ok || e.Op != OpTimeout || errors.Is(err, context.DeadlineExceeded) && req.Context().Err() != nil {
+				t.Errorf("%s to %s: %v", what, proxied, err)
+			}
+			if took := time.Since(start); took > 10*limit {
+				t.Errorf("%s to %s: %v", what, proxied, took)
+			}
+		}
+	}
+}
+
+// TestSlowReader has the origin read a body slowly, which is no fault.
+func TestSlowReader(t *testing.T) {
+	const limit = 150 * time.Millisecond
+	o := newHTTPOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		var n int64
+		for err := error(nil); err == nil; {
+			var m int64
+			m, err = io.CopyN(io.Discard, r.Body, 2<<20)
+			n += m
+			time.Sleep(limit / 10)
+		}
+		fmt.Fprint(w, n)
+	})
+	tr := newTransport(t, Config{URLs: []string{o.URL}, ResponseHeaderTimeout: limit})
+	_, body, err := fetch(tr, newRequest(t, "POST", io.LimitReader(endless{}, 64<<20)))
+	if err != nil || body != fmt.Sprint(64<<20) {
+		t.Errorf("%q %v", body, err)
+	}
+}
+
 func TestFailover(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -31,9 +31,11 @@ type upload struct {
 	length  int64       // -1: chunked
 	trailer http.Header // filled in by the time the body ends
 
-	close func()       // closes body, once
-	ended atomic.Int64 // Unix nanoseconds, 0 while it runs
-	done  chan struct{}
+	close  func()       // closes body, once
+	origin atomic.Int64 // since when the origin's part is all that is waited for, in Unix nanoseconds; 0: the body's
+	done   chan struct{}
+
+	started bool // run was called; owned by the exchange
 
 	// Written before done is closed.
 	err     error
@@ -59,7 +61,7 @@ func (u *upload) run(c *conn, t *Transport) {
 	} else {
 		u.err = u.sendChunks(c, *buf)
 	}
-	u.ended.Store(time.Now().UnixNano())
+	u.origin.Store(time.Now().UnixNano())
 	if u.bodyErr {
 		c.cut()
 	}
@@ -81,12 +83,21 @@ func (u *upload) read(p []byte) (int, error) {
 	return 0, io.ErrNoProgress
 }
 
+// write sends a piece to c. While it lasts, the time that the origin has for its
+// response runs: one that neither reads nor answers must not hold the client.
+func (u *upload) write(c *conn, p []byte) error {
+	u.origin.Store(time.Now().UnixNano())
+	_, err := c.nc.Write(p)
+	u.origin.Store(0)
+	return err
+}
+
 func (u *upload) sendLength(c *conn, buf []byte) error {
 	for left := u.length; left > 0; {
 		n, err := u.read(buf[:min(int64(len(buf)), left)])
 		left -= int64(n)
 		if n > 0 {
-			if _, err := c.nc.Write(buf[:n]); err != nil {
+			if err := u.write(c, buf[:n]); err != nil {
 				return err
 			}
 		}
@@ -115,7 +126,7 @@ func (u *upload) sendChunks(c *conn, buf []byte) error {
 			start := front - len(head)
 			copy(buf[start:], head)
 			copy(buf[front+n:], "\r\n")
-			if _, err := c.nc.Write(buf[start : front+n+back]); err != nil {
+			if err := u.write(c, buf[start:front+n+back]); err != nil {
 				return err
 			}
 		}
@@ -128,8 +139,7 @@ func (u *upload) sendChunks(c *conn, buf []byte) error {
 		u.bodyErr = true
 		return err
 	}
-	_, err = c.nc.Write(end)
-	return err
+	return u.write(c, end)
 }
 
 func appendTrailer(b []byte, trailer http.Header) ([]byte, error) {
@@ -145,9 +155,10 @@ func appendTrailer(b []byte, trailer http.Header) ([]byte, error) {
 	return append(b, "\r\n"...), nil
 }
 
-// endOr returns when the upload ended, or now while it runs.
-func (u *upload) endOr(now time.Time) time.Time {
-	if at := u.ended.Load(); at != 0 {
+// waitsSince returns since when only the origin is waited for: the end of the
+// upload, the beginning of a write that lasts, or now.
+func (u *upload) waitsSince(now time.Time) time.Time {
+	if at := u.origin.Load(); at != 0 {
 		return time.Unix(0, at)
 	}
 	return now

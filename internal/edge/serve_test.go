@@ -292,10 +292,11 @@ func TestLimits(t *testing.T) {
 	}
 	c.s.gate.abort()
 	eventually(t, "free again", func() bool {
-		conn, err := c.dial(c.config(&leaf, nil))
-		return err == nil && conn != nil
+		c.s.gate.mu.Lock()
+		defer c.s.gate.mu.Unlock()
+		return c.s.gate.total == 0
 	})
-	for range 4 {
+	for range 5 {
 		c.mustDial(c.config(&leaf, nil))
 	}
 	if _, err := c.dial(c.config(&leaf, nil)); err == nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -156,4 +157,27 @@ func syncsBeforeAnswer(t *testing.T, trace []byte) (synced []string) {
 		t.Fatalf("strace did not see the request and its answer:\n%s", trace)
 	}
 	return synced
+}
+
+// TestInvariant14TermDuringStart sends SIGTERM at random moments of a first start: the process exits 0, or dies of the
+// signal where it has not begun to listen for it, and never with an error. The next start is an ordinary one.
+func TestInvariant14TermDuringStart(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"serve", "--dev", "--data", dir, "--edge", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--pki", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}
+	for range 12 {
+		cmd := exec.Command(binary, args...)
+		said := &logBuffer{}
+		cmd.Stderr = said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rand.N(60 * time.Millisecond))
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() != -1 || strings.Contains(said.String(), "error:") {
+			t.Errorf("%v\n%s", err, said)
+		}
+	}
+	startDev(t, dir).stop()
 }

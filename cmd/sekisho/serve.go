@@ -184,10 +184,16 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 		return err
 	}
 	defer s.close()
+	hangup := make(chan os.Signal, 1) // from here on SIGHUP waits its turn; it would end a process that is still starting
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	for _, step := range []func(context.Context) error{
 		s.buildHouse, s.buildRevocation, s.buildSites, s.buildEdge, s.buildAdmin, s.buildMetrics, s.buildDev,
 	} {
-		if err := step(ctx); err != nil {
+		if err := step(ctx); err != nil && ctx.Err() != nil {
+			s.logger.Info("stopped before it was ready")
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
@@ -197,7 +203,7 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 	for _, task := range s.tasks {
 		group.Go(func() error { return task(serving) })
 	}
-	group.Go(func() error { return s.reloadOnHangup(serving) })
+	group.Go(func() error { return s.reloadOnHangup(serving, hangup) })
 	if err := s.announce(); err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())
@@ -208,10 +214,7 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 }
 
 // reloadOnHangup reads the configuration again at each SIGHUP.
-func (s *server) reloadOnHangup(ctx context.Context) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func (s *server) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():

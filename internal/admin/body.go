@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
+	"encoding/json/jsontext"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,6 +29,10 @@ func bodyError(err error) error {
 	}
 }
 
+// ours marks a body that no client of Cloudflare's sends, so that a field which it does not have is a mistake: a token
+// must not live for ever because its expires_on was misspelled.
+type ours interface{ bodyIsOurs() }
+
 // decodeJSON reads one JSON object and nothing after it. An error says at which byte, counted from 1, and what may
 // have happened to the body on its way.
 func decodeJSON(body []byte, req any) error {
@@ -34,6 +40,12 @@ func decodeJSON(body []byte, req any) error {
 	if err == nil {
 		if text := strings.TrimSpace(string(body)); text[0] != '{' {
 			return refuse(http.StatusBadRequest, codeMalformed, "the body is JSON but no object: it must begin with {")
+		}
+		if err := unambiguous(body); err != nil {
+			return err
+		}
+		if _, ok := req.(ours); ok {
+			return noUnknown(body, req)
 		}
 		return nil
 	}
@@ -46,6 +58,32 @@ func decodeJSON(body []byte, req any) error {
 			orBody(wrong.Field), wrong.Offset, wrong.Value, kindOf(wrong)))
 	}
 	return refuse(http.StatusBadRequest, codeMalformed, "Malformed JSON in request body: "+err.Error())
+}
+
+// unambiguous refuses what encoding/json lets pass and two readers may read in two ways: an object with a name twice (of
+// which it takes the last), and text that is no UTF-8 (of which it makes U+FFFD). RFC 8259, Sections 4 and 8.1.
+func unambiguous(body []byte) error {
+	_, err := jsontext.NewDecoder(bytes.NewReader(body)).ReadValue()
+	bad, ok := errors.AsType[*jsontext.SyntacticError](err)
+	switch {
+	case err == nil:
+		return nil
+	case ok && errors.Is(err, jsontext.ErrDuplicateName):
+		return invalid(string(bad.JSONPointer), fmt.Sprintf("%s is in the body twice, again at byte %d: give it once", bad.JSONPointer, bad.ByteOffset+1))
+	case ok:
+		return refuse(http.StatusBadRequest, codeMalformed, fmt.Sprintf("Malformed JSON in request body: %v at byte %d of %d", bad.Err, bad.ByteOffset+1, len(body)))
+	}
+	return refuse(http.StatusBadRequest, codeMalformed, "Malformed JSON in request body: "+err.Error())
+}
+
+// noUnknown refuses fields that req does not have.
+func noUnknown(body []byte, req any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(req); err != nil {
+		return refuse(http.StatusBadRequest, codeInvalid, "the body: "+strings.TrimPrefix(err.Error(), "json: ")+": docs/api.md lists those of this call")
+	}
+	return nil
 }
 
 func malformed(body []byte, syntax *json.SyntaxError) error {

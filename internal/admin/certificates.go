@@ -165,6 +165,8 @@ type revokeBody struct {
 
 func (revokeBody) bodyIsOptional() {}
 
+func (revokeBody) bodyIsOurs() {}
+
 // revokeCertificate revokes. Without a reason it does what Cloudflare's call does: the certificate is revoked until it
 // is reactivated, which X.509 calls certificateHold. A reason makes it final, certificateHold aside.
 func (s *server) revokeCertificate(ctx context.Context, c *call, req revokeBody) (certificateObject, error) {

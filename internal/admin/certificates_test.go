@@ -81,6 +81,20 @@ func TestRevokedTwiceSaysSo(t *testing.T) {
 	}
 }
 
+// TestMisspelledReason: a final revocation that was meant must not become one that can be undone.
+func TestMisspelledReason(t *testing.T) {
+	a := newAPI(t)
+	path := certsPath + "/" + a.issue("meant").ID
+	for _, body := range []string{`{"reasons":"keyCompromise"}`, `{"reason":"superseded","reason":"certificateHold"}`} {
+		if r := a.call("DELETE", path, body); r.Status != http.StatusBadRequest || !strings.Contains(r.text(), "reason") {
+			t.Errorf("%s: %d %s", body, r.Status, r.Body)
+		}
+	}
+	if got := result[certificateObject](t, a.call("GET", path, nil)); got.Status != "active" {
+		t.Errorf("the certificate is %s", got.Status)
+	}
+}
+
 func checkObject(t *testing.T, made certificateObject) {
 	t.Helper()
 	cert, err := pkix.ParseCertificate([]byte(made.Certificate))

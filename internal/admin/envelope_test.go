@@ -177,6 +177,7 @@ func TestSekishoCalls(t *testing.T) {
 	for _, body := range []string{
 		`{"role":"read"}`, `{"name":"x","role":"admin"}`, `{"name":"x"}`, `{"name":"x\ny","role":"read"}`, `{"name":"x","role":"read","email":"nobody"}`,
 		`{"name":"x","role":"read","expires_on":"2001-01-01T00:00:00Z"}`, `{"name":"x","role":"read","expires_on":"tomorrow"}`,
+		`{"name":"x","role":"read","expiresOn":"2999-01-01T00:00:00Z"}`,
 	} {
 		if r := a.call("POST", "/sekisho/tokens", body); r.Status != 400 {
 			t.Errorf("%s: %d %s", body, r.Status, r.Body)
@@ -195,6 +196,12 @@ func TestSekishoCalls(t *testing.T) {
 	records := result[[]recordObject](t, a.call("GET", "/sekisho/audit?from=2&per_page=2", nil))
 	if len(records) != 2 || records[0].Seq != 2 || records[1].Prev != records[0].Hash {
 		t.Errorf("%+v", records)
+	}
+	if next := result[[]recordObject](t, a.call("GET", "/sekisho/audit?from=2&per_page=2&page=2", nil)); len(next) == 0 || next[0].Seq != 4 {
+		t.Errorf("page 2: %+v", next)
+	}
+	if r := a.call("GET", "/sekisho/audit?from=9223372036854775807&page=1000", nil); r.Status != 200 || len(result[[]recordObject](t, r)) != 0 {
+		t.Error(r.Body)
 	}
 	if at, err := time.Parse(time.RFC3339Nano, records[0].At); err != nil || time.Since(at) > time.Hour {
 		t.Errorf("at %q: %v", records[0].At, err)

@@ -1,12 +1,15 @@
 package admin
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"sekisho/internal/auditlog"
 	"sekisho/internal/site"
 )
 
@@ -94,6 +97,28 @@ func TestNotInForce(t *testing.T) {
 	}
 	if got := result[associationsObject](t, a.call("GET", tiesPath, nil)).Hostnames; len(got) != 1 {
 		t.Errorf("stored: %v", got)
+	}
+}
+
+// partRecords stores the settings of one zone only.
+type partRecords struct{ site.Records }
+
+func (p partRecords) PutSettings(ctx context.Context, zone string, settings []site.Settings, e auditlog.Entry) error {
+	if zone == otherZone {
+		return errors.New("broken")
+	}
+	return p.Records.PutSettings(ctx, zone, settings, e)
+}
+
+// TestSettingsInPart: of a call over two zones the second fails; what was stored for the first is in force.
+func TestSettingsInPart(t *testing.T) {
+	a := newAPI(t, func(c *Config) { c.Records = partRecords{c.Records} })
+	body := `{"settings":[{"hostname":"a.example.com","china_network":true},{"hostname":"a.example.org"}]}`
+	if r := a.call("PUT", "/accounts/"+testAccount+"/access/certificates/settings", body); r.Status != 500 {
+		t.Error(r.Body)
+	}
+	if got := result[[]settingObject](t, a.call("GET", switchesPath, nil)); len(got) != 1 || a.siteChanged.Load() != 1 {
+		t.Errorf("stored %v, the edge was told %d times; want 1 and 1", got, a.siteChanged.Load())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -165,6 +166,8 @@ type tokenRequest struct {
 	ExpiresOn *time.Time `json:"expires_on"` // RFC 3339; absent: never
 }
 
+func (tokenRequest) bodyIsOurs() {}
+
 // createToken makes a token. This answer is the only place where its secret is ever seen; what is stored is a hash.
 func (s *server) createToken(ctx context.Context, c *call, req tokenRequest) (tokenObject, error) {
 	if s.Tokens == nil {
@@ -225,7 +228,7 @@ type recordObject struct {
 	Hash    string            `json:"hash"`
 }
 
-// listAudit answers the records from number from on, oldest first. Its paging is by number: the log only grows.
+// listAudit answers the records from number from on, oldest first, and pages from there.
 func (s *server) listAudit(ctx context.Context, c *call, _ none) ([]recordObject, error) {
 	if s.AuditRecords == nil {
 		return nil, noRoute(c.url)
@@ -238,7 +241,10 @@ func (s *server) listAudit(ctx context.Context, c *call, _ none) ([]recordObject
 	if err != nil {
 		return nil, err
 	}
-	records, err := s.AuditRecords(ctx, from, p.size)
+	if from > math.MaxInt64-maxSkip {
+		return []recordObject{}, nil
+	}
+	records, err := s.AuditRecords(ctx, from+int64(p.skip()), p.size)
 	if err != nil {
 		return nil, err
 	}

@@ -90,15 +90,26 @@ func (s *server) putSettings(ctx context.Context, c *call, req settingsRequest) 
 		one.Hostname = name
 		answer = append(answer, one)
 	}
+	return answer, s.storeSettings(ctx, c, zones, byZone)
+}
+
+// storeSettings stores settings zone by zone and puts into force what was stored, also when a later zone fails.
+func (s *server) storeSettings(ctx context.Context, c *call, zones []site.Zone, byZone map[string][]site.Settings) error {
+	stored := false
 	for _, z := range zones {
-		if len(byZone[z.ID]) == 0 {
+		settings := byZone[z.ID]
+		if len(settings) == 0 {
 			continue
 		}
-		if err := s.Records.PutSettings(ctx, z.ID, byZone[z.ID], s.settingsEntry(c, z, byZone[z.ID])); err != nil {
-			return nil, err
+		if err := s.Records.PutSettings(ctx, z.ID, settings, s.settingsEntry(c, z, settings)); err != nil {
+			if stored {
+				err = errors.Join(err, s.putIntoForce(ctx))
+			}
+			return fmt.Errorf("settings of the zone %s: %w", z.Name, err)
 		}
+		stored = true
 	}
-	return answer, s.putIntoForce(ctx)
+	return s.putIntoForce(ctx)
 }
 
 func (s *server) settingsEntry(c *call, z site.Zone, settings []site.Settings) auditlog.Entry {

@@ -88,7 +88,7 @@ func (t *target) issue(ctx context.Context, e env, a *api, f issueFlags) error {
 		if err != nil {
 			return err
 		}
-		return issueFor(ctx, e, a, zone, string(csr), f)
+		return issueFor(ctx, e, a, order{f, zone, string(csr)})
 	}
 	csr, key, err := makeCSR(f)
 	if err != nil {
@@ -99,17 +99,23 @@ func (t *target) issue(ctx context.Context, e env, a *api, f issueFlags) error {
 	if err := writeNewKey(path, key); err != nil {
 		return err
 	}
-	if err := issueFor(ctx, e, a, zone, string(csr), f); err != nil {
+	if err := issueFor(ctx, e, a, order{f, zone, string(csr)}); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
 }
 
+// order is what is sent to the CA.
+type order struct {
+	issueFlags
+	zone, request string // id; PEM
+}
+
 // issueFor has a request signed and prints the certificate, or writes it to BASE.pem.
-func issueFor(ctx context.Context, e env, a *api, zone, csr string, f issueFlags) error {
+func issueFor(ctx context.Context, e env, a *api, f order) error {
 	var cert clientCertificate
-	body := map[string]any{"csr": csr, "validity_days": f.days, "profile": f.profile}
-	if err := a.call(ctx, "POST", "/zones/"+zone+"/client_certificates", body, &cert); err != nil {
+	body := map[string]any{"csr": f.request, "validity_days": f.days, "profile": f.profile}
+	if err := a.call(ctx, "POST", "/zones/"+f.zone+"/client_certificates", body, &cert); err != nil {
 		return err
 	}
 	if f.out == "" {

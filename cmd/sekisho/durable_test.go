@@ -181,3 +181,17 @@ func TestInvariant14TermDuringStart(t *testing.T) {
 	}
 	startDev(t, dir).stop()
 }
+
+// killDuringStart ends a start at a random moment of its first 150 ms.
+func killDuringStart(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.Command(binary, "serve", "--dev", "--data", dir, "--edge", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--pki", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(rand.N(150 * time.Millisecond))
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+}

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -166,8 +165,7 @@ func (j *journal) note(f func()) {
 // compare demands that the server has everything in the journal, and that what it has fits together.
 func (j *journal) compare(t *testing.T, p *process) {
 	t.Helper()
-	revoked, active := make(map[string]bool), make(map[string]bool)
-	seen := make(map[string]bool)
+	revoked, active, seen := make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	for _, c := range everyCertificate(t, p) {
 		cert := parsePEM(t, c.Certificate)
 		if got := fmt.Sprintf("%x", cert.SerialNumber); strings.TrimLeft(c.Serial, "0") != got {
@@ -283,18 +281,4 @@ func fetchCRL(p *process) ([]byte, error) {
 		return io.ReadAll(resp.Body)
 	}
 	return nil, errors.New("no issuing CA")
-}
-
-// killDuringStart ends a start at a random moment of its first 150 ms.
-func killDuringStart(t *testing.T, dir string) {
-	t.Helper()
-	cmd := exec.Command(binary, "serve", "--dev", "--data", dir, "--edge", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--pki", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(rand.N(150 * time.Millisecond))
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
 }

@@ -121,8 +121,13 @@ func (s *server) devEnv() []byte {
 		absolute = abs
 	}
 	for _, v := range [][2]string{
-		{"EMAIL", s.ready.Email}, {"API_KEY", s.ready.Token}, {"APIKEY", s.ready.Token}, {"ACCOUNT_ID", s.ready.AccountID},
-		{"ZONE_ID", s.ready.ZoneID}, {"ZONEID", s.ready.ZoneID}, {"CURL_CA_BUNDLE", absolute},
+		{"EMAIL", s.ready.Email},
+		{"API_KEY", s.ready.Token},
+		{"APIKEY", s.ready.Token},
+		{"ACCOUNT_ID", s.ready.AccountID},
+		{"ZONE_ID", s.ready.ZoneID},
+		{"ZONEID", s.ready.ZoneID},
+		{"CURL_CA_BUNDLE", absolute},
 	} {
 		fmt.Fprintf(&b, "export %s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
 	}
@@ -131,7 +136,7 @@ func (s *server) devEnv() []byte {
 
 // announce tells the world that everything listens: the ready file, DATA/server.json, and with --dev the lines to paste.
 func (s *server) announce() error {
-	data, err := json.Marshal(s.ready)
+	data, err := json.Marshal(s.ready) //nolint:gosec // the file is the owner's alone; ClientKey is a path
 	if err != nil {
 		return err
 	}

@@ -228,8 +228,9 @@ func (s *server) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) er
 }
 
 // listen opens an address, with advice when it is taken.
-func listen(what, address string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", address)
+func listen(ctx context.Context, what, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", address)
 	if err == nil {
 		return ln, nil
 	}

@@ -84,7 +84,7 @@ func (s *server) buildHouse(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, s.house.close)
-	if err := s.openPKI(); err != nil {
+	if err := s.openPKI(ctx); err != nil {
 		return err
 	}
 	if err := s.house.openCA(ctx, s.cfg.PKI, s.certificateChanged); err != nil {
@@ -95,14 +95,14 @@ func (s *server) buildHouse(ctx context.Context) error {
 }
 
 // openPKI opens the listener of CRL, OCSP and CA certificates and fixes their URL.
-func (s *server) openPKI() error {
+func (s *server) openPKI(ctx context.Context) error {
 	if s.cfg.Listen.PKI == "off" {
 		if s.cfg.PKI.URL == "" {
 			return &usageError{err: errors.New("listen.pki is off and pki.url is not set"), hint: "certificates need an address for their CRL and OCSP answers: set pki.url"}
 		}
 		return nil
 	}
-	ln, err := listen("pki", s.cfg.Listen.PKI)
+	ln, err := listen(ctx, "pki", s.cfg.Listen.PKI)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func managedCA(a *ca.Authority) trust.CA {
 }
 
 // buildEdge opens the edge's listeners. Everything a handshake needs is in memory by now.
-func (s *server) buildEdge(context.Context) error {
+func (s *server) buildEdge(ctx context.Context) error {
 	l := s.cfg.Limits
 	cfg := edge.Config{
 		Snapshot: s.sites.Load, Verifier: s.verifier, Revocation: s.index, Logger: s.logger, AccessLog: s.access,
@@ -258,7 +258,7 @@ func (s *server) buildEdge(context.Context) error {
 		return s.edge.Shutdown(context.WithoutCancel(ctx))
 	})
 	for i, l := range s.cfg.Listen.Edge {
-		ln, err := listen("edge", l.Address)
+		ln, err := listen(ctx, "edge", l.Address)
 		if err != nil {
 			return err
 		}
@@ -291,7 +291,7 @@ func (s *server) buildAdmin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ln, err := listen("admin", s.cfg.Listen.Admin)
+	ln, err := listen(ctx, "admin", s.cfg.Listen.Admin)
 	if err != nil {
 		return err
 	}
@@ -328,11 +328,11 @@ func (s *server) adminTLS(ctx context.Context) (*tls.Config, error) {
 }
 
 // buildMetrics opens the listener of metrics and health.
-func (s *server) buildMetrics(context.Context) error {
+func (s *server) buildMetrics(ctx context.Context) error {
 	if s.cfg.Listen.Metrics == "off" {
 		return nil
 	}
-	ln, err := listen("metrics", s.cfg.Listen.Metrics)
+	ln, err := listen(ctx, "metrics", s.cfg.Listen.Metrics)
 	if err != nil {
 		return err
 	}

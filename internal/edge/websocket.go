@@ -13,9 +13,10 @@ import (
 
 // upgradeOf is the protocol that an HTTP/1.1 request asks to switch to (RFC 9110, Section 7.8), "" when it asks for
 // none or for another version of HTTP or for TLS: on such a connection the client would send the upstream requests
-// that never passed the pipeline, with whatever identity headers it likes.
+// that never passed the pipeline, with whatever identity headers it likes. With a body there is no switch either: the
+// origin may answer before the body's end, and its rest and the new protocol would be read at the same time.
 func upgradeOf(r *http.Request) string {
-	if r.ProtoMajor != 1 || r.ProtoMinor < 1 || len(r.Header["Upgrade"]) != 1 || !hasToken(r.Header["Connection"], "upgrade") {
+	if r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.ContentLength != 0 || len(r.Header["Upgrade"]) != 1 || !hasToken(r.Header["Connection"], "upgrade") {
 		return ""
 	}
 	protocol := strings.TrimSpace(r.Header["Upgrade"][0])

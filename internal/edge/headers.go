@@ -31,6 +31,9 @@ func forgeables() []forgeable {
 		{"x-original-forwarded", forwarding},
 		{"x-original-host", forwarding},
 		{"x-original-remote", forwarding},
+		{"x-original-ur", "X-Original-URL, -URI: the path as a proxy saw it; IIS and Symfony believe it rather than the request line"},
+		{"x-original-method", forwarding},
+		{"x-rewrite-url", "as X-Original-URL"},
 		{"x-real-", forwarding},
 		{"x-realip", forwarding},
 		{"x-client-ip", forwarding},
@@ -44,6 +47,8 @@ func forgeables() []forgeable {
 		{"x-envoy-", "Envoy's trusted names (external address, peer metadata)"},
 		{"fastly-client", forwarding},
 		{"fastly-ssl", forwarding},
+		{"fly-client", forwarding},
+		{"x-appengine-", forwarding},
 		{"x-azure-", forwarding},
 		{"cf-", cloudflare}, // -client-cert-..., -cert-..., -access-..., -connecting-ip..., -ray, -visitor, -ipcountry, -worker
 		{"cdn-loop-client", cloudflare},
@@ -67,6 +72,8 @@ func forgeables() []forgeable {
 		{"x-cert", certText},
 		{"x-peer-cert", certText},
 		{"x-mtls", certText},
+		{"x-subject-dn", certText},
+		{"x-issuer-dn", certText},
 		{"x-spiffe", "a workload's SPIFFE ID"},
 		{"x-arr-", "Azure App Service: X-ARR-ClientCert"},
 		{"x-amzn-mtls-", "AWS load balancer in mTLS verify or passthrough mode"},
@@ -81,8 +88,16 @@ func forgeables() []forgeable {
 		{"x-webauth-", user},
 		{"x-pomerium-", user},
 		{"x-apigateway-", user},
+		{"x-endpoint-api-", user},
+		{"x-consumer-", user},   // Kong
+		{"x-credential-", user}, // Kong
+		{"x-anonymous-consumer", user},
+		{"x-authentik-", user},
+		{"x-vouch-", user},
+		{"tailscale-", user},
 		{"remote-", user}, // -user, -addr, -groups: what CGI calls REMOTE_USER
 		{"auth-user", user},
+		{"proxy", "CGI makes HTTP_PROXY of it (CVE-2016-5385); the rest of the family concerns one connection only"},
 		{"x-sekisho-", own},
 		{"x-request-id", "written by the edge, so that its log line and the upstream's name the same request"},
 	}

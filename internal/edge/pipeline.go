@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"sekisho/internal/site"
 )
 
@@ -92,6 +94,7 @@ type exchange struct {
 	released bool // no longer counted in c.inflight
 
 	trace     httptrace.ClientTrace
+	interims  interims
 	idValue   [1]string // values of header fields, here to save allocations
 	hostValue [1]string
 }
@@ -115,6 +118,10 @@ func (x *exchange) serve() {
 		x.refuse(refusalMethod())
 		return
 	}
+	if !plainTarget(x.r) {
+		x.refuse(refusalTarget())
+		return
+	}
 	x.p.names.strip(x.r.Header)
 	x.find()
 	if x.host == nil {
@@ -135,6 +142,15 @@ func (x *exchange) serve() {
 	default:
 		x.proxy(upgrade)
 	}
+}
+
+// plainTarget reports whether an origin can be asked for this: a path or, for OPTIONS, the server as a whole (RFC 9112,
+// Section 3.2). Over HTTP/2 net/http takes any text for a method.
+func plainTarget(r *http.Request) bool {
+	if r.URL.Opaque != "" || !httpguts.ValidHeaderFieldName(r.Method) {
+		return false
+	}
+	return r.URL.Path == "" || r.URL.Path[0] == '/' || r.URL.Path == "*" && r.Method == http.MethodOptions
 }
 
 // find sets the host that the request is for, and the connection's standing as of now. The host stays nil when there is
@@ -215,6 +231,7 @@ func (x *exchange) prepare(upgrade string) {
 	h := x.r.Header
 	removeHopByHop(h, true)
 	delete(h, "Expect") // the server answers 100 itself when the body is read
+	delete(h, "Host")   // over HTTP/2 a second one beside :authority, which alone was judged
 	if upgrade != "" {
 		h["Connection"] = []string{"Upgrade"}
 		h["Upgrade"] = []string{upgrade}

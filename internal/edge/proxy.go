@@ -3,11 +3,14 @@ package edge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
+	"sync"
+	"time"
 
 	"sekisho/internal/edge/upstream"
 )
@@ -15,16 +18,20 @@ import (
 // proxy sends the request to the host's origin and its answer to the client, bodies as they come.
 func (x *exchange) proxy(upgrade string) {
 	resp, err := x.route.origin.transport.RoundTrip(x.outgoing())
+	x.interims.end()
 	if err != nil {
 		x.fail(err)
 		return
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusSwitchingProtocols {
+	switch {
+	case resp.StatusCode == http.StatusSwitchingProtocols:
 		x.switchProtocols(resp, upgrade)
-		return
+	case resp.StatusCode < 200 || resp.StatusCode > 999: // over HTTP/2 net/http takes any number
+		x.fail(fmt.Errorf("the origin answered with status %d", resp.StatusCode))
+	default:
+		x.respond(resp)
 	}
-	x.respond(resp)
 }
 
 // outgoing is the request to the origin. It shares the header, which prepare has made, and the body. Trailers of the
@@ -44,9 +51,39 @@ func (x *exchange) outgoing() *http.Request {
 	return out
 }
 
+const (
+	maxInterims  = 32              // 1xx answers to one request
+	interimWrite = 5 * time.Second // to send one: over HTTP/2 other clients' answers from the origin wait for it
+)
+
+// interims guards the passing on of 1xx answers. For HTTP/2 origins and upgrades it happens on a goroutine of net/http's,
+// which may come too late: when the header of the final answer is being made, or the client's connection serves another
+// request.
+type interims struct {
+	mu    sync.Mutex
+	count int
+	over  bool
+}
+
+func (i *interims) end() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.over = true
+}
+
 // interim passes on a 1xx answer; 100 is the server's own matter (RFC 9110, Section 15.2).
 func (x *exchange) interim(code int, header textproto.MIMEHeader) error {
-	if code == http.StatusContinue || !x.r.ProtoAtLeast(1, 1) {
+	x.interims.mu.Lock()
+	defer x.interims.mu.Unlock()
+	x.interims.count++
+	switch {
+	case x.interims.over:
+		return nil
+	case code == http.StatusSwitchingProtocols: // over HTTP/2; to net/http it would be the final answer
+		return errors.New("origin switched protocols without being asked to")
+	case x.interims.count > maxInterims:
+		return fmt.Errorf("origin sent more than %d interim answers", maxInterims)
+	case code == http.StatusContinue || !x.r.ProtoAtLeast(1, 1):
 		return nil
 	}
 	h := x.w.Header()
@@ -54,7 +91,10 @@ func (x *exchange) interim(code int, header textproto.MIMEHeader) error {
 		h[name] = values
 	}
 	removeHopByHop(h, false)
+	client := http.NewResponseController(x.w)
+	_ = client.SetWriteDeadline(time.Now().Add(interimWrite)) // errors mean a wrapper
 	x.w.WriteHeader(code)
+	_ = client.SetWriteDeadline(time.Time{})
 	clear(h)
 	return nil
 }
@@ -92,6 +132,9 @@ func (x *exchange) copyHeader(h, from http.Header) {
 	removeHopByHop(from, false)
 	for name, values := range from {
 		h[name] = values
+	}
+	if len(from["Content-Length"]) > 1 { // an HTTP/2 origin's, which net/http does not look at; they may differ
+		delete(h, "Content-Length")
 	}
 	if _, ok := from["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http would guess one

@@ -82,6 +82,13 @@ func refusalMethod() refusal {
 	}
 }
 
+func refusalTarget() refusal {
+	return refusal{
+		status: http.StatusBadRequest, code: 4001, reason: "target", close: true, text: "malformed request: the method or the path cannot be understood",
+		advice: "The address has a form that web servers do not understand.",
+	}
+}
+
 // refuse answers with a refusal, as decided.
 func (x *exchange) refuse(r refusal) {
 	x.refused, x.reason = true, r.reason

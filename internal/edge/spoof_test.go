@@ -83,6 +83,7 @@ func spellings() []string {
 		"Ssl-Client-Verify", "Ssl-Client-Subject-Dn", "X-Client-Dn", "X-Client-Verify", "X-Tls-Client-Cert", "X-Arr-Clientcert",
 		"X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject", "X-Spiffe-Id", "X-Sekisho-Identity", "Remote-User", "X-Remote-User",
 		"X-Request-Id", "X-Ms-Client-Principal", "X-Goog-Authenticated-User-Email", "X-Envoy-External-Address", "X-Client-Ip",
+		"Proxy", "X-Original-Url", "X-Original-Uri", "X-Rewrite-Url", "X-Consumer-Username", "X-Authentik-Username", "Tailscale-User-Login",
 	}
 	var all []string
 	for _, name := range names {

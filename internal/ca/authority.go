@@ -212,15 +212,6 @@ func (a *Authority) Issuing() *x509.Certificate {
 	return nil
 }
 
-// IssuerChain is what goes behind a leaf in a TLS handshake or a PEM file: the issuing CA. The root is left out, whoever
-// verifies has it. It is empty when there is no CA yet.
-func (a *Authority) IssuerChain() []*x509.Certificate {
-	if cert := a.Issuing(); cert != nil {
-		return []*x509.Certificate{cert}
-	}
-	return nil
-}
-
 // CAs returns the records of all CAs, parents first.
 func (a *Authority) CAs(ctx context.Context) ([]CARecord, error) { return a.cfg.Ledger.CAs(ctx) }
 

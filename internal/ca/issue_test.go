@@ -349,24 +349,6 @@ func TestDiskFullDuringIssue(t *testing.T) {
 	f.issue("after")
 }
 
-// TestFind: the four ways to name a certificate.
-func TestFind(t *testing.T) {
-	f := newCA(t, pkix.ECDSAP256)
-	row := f.issue("Super Client")
-	f.issue("Other")
-	for _, text := range []string{row.ID, row.Serial.Upper(), row.Fingerprint.String(), "Super Client", " " + row.Serial.String() + " "} {
-		rows, err := f.Find(t.Context(), text)
-		if err != nil || len(rows) != 1 || rows[0].ID != row.ID {
-			t.Errorf("Find(%q): %d rows, %v", text, len(rows), err)
-		}
-	}
-	for _, text := range []string{"", "nobody", "00"} {
-		if _, err := f.Find(t.Context(), text); !errors.Is(err, ca.ErrNotFound) {
-			t.Errorf("Find(%q): %v, want ErrNotFound", text, err)
-		}
-	}
-}
-
 // takenLedger says of the first serial numbers that they are taken.
 type takenLedger struct {
 	ca.Ledger

@@ -62,7 +62,7 @@ func (c Certificate) CertID() pkix.CertID { return pkix.CertID{Issuer: c.IssuerK
 // OnHold reports whether the certificate is revoked in the one way that can be undone.
 func (c Certificate) OnHold() bool { return c.Status == Revoked && c.Reason == pkix.CertificateHold }
 
-// Record of a CA: its certificate and where its key is.
+// CARecord is one of our CAs in the ledger: its certificate and where its key is.
 type CARecord struct {
 	ID        string // 32 lower hex
 	Name      string // "root", "issuing"

@@ -29,7 +29,7 @@ type OCSPAnswer struct {
 
 const (
 	maxOCSPCacheBytes = 64 << 20
-	maxOCSPVariants   = 4 // ways to write one CertID: SHA-1 or SHA-256, parameters NULL or absent
+	maxOCSPVariants   = 8 // ways to write one CertID: four hashes, parameters NULL or absent; pkix takes no others
 )
 
 // ocspResponder answers from memory where it can. An answer leaves memory at the moment its certificate changes.
@@ -232,7 +232,7 @@ func (r *ocspResponder) store(id pkix.CertID, epoch uint64, c cachedAnswer) {
 			return
 		}
 	}
-	if len(list) >= maxOCSPVariants {
+	if len(list) == maxOCSPVariants {
 		return
 	}
 	r.cache[id] = append(list, c)

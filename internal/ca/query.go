@@ -2,14 +2,9 @@ package ca
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"iter"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"sekisho/internal/pkix"
 )
 
 // Certificate returns one certificate, or ErrNotFound. zoneID, when set, must be its zone.
@@ -24,48 +19,6 @@ func (a *Authority) Certificate(ctx context.Context, zoneID, id string) (Certifi
 // Certificates returns the certificates that match, newest first, and how many match in all.
 func (a *Authority) Certificates(ctx context.Context, f Filter) (rows []Certificate, total int, err error) {
 	return a.cfg.Ledger.Certificates(ctx, f)
-}
-
-// Find returns the certificates that a text names, newest first: an id, a SHA-256 fingerprint, a serial number in any
-// spelling, or a common name; tried in this order, the first that matches wins. None is ErrNotFound.
-func (a *Authority) Find(ctx context.Context, text string) ([]Certificate, error) {
-	text = strings.TrimSpace(text)
-	if strings.Count(text, "-") == 4 {
-		row, err := a.cfg.Ledger.Certificate(ctx, "", strings.ToLower(text))
-		if err == nil {
-			return []Certificate{row}, nil
-		}
-		if !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
-	}
-	var filters []Filter
-	if f, err := pkix.ParseFingerprint(text); err == nil {
-		filters = append(filters, Filter{Fingerprint: &f})
-	}
-	if s, err := pkix.ParseSerial(text); err == nil {
-		filters = append(filters, Filter{Serial: &s})
-	}
-	if text != "" {
-		filters = append(filters, Filter{CommonName: text})
-	}
-	for _, f := range filters {
-		rows, _, err := a.cfg.Ledger.Certificates(ctx, f)
-		if err != nil {
-			return nil, err
-		}
-		if len(rows) > 0 {
-			return rows, nil
-		}
-	}
-	return nil, fmt.Errorf("no certificate has the id, fingerprint, serial number or common name %.100q: %w", text, ErrNotFound)
-}
-
-// RevokedEntries yields every revoked certificate of all our CAs that has not expired, for whoever keeps an index of
-// them. The error ends the sequence.
-func (a *Authority) RevokedEntries(ctx context.Context) (iter.Seq2[RevokedRow, error], error) {
-	_, rows, err := a.cfg.Ledger.Revoked(ctx, "", -1, a.now())
-	return rows, err
 }
 
 // counters are what Metrics reads.

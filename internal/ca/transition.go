@@ -105,7 +105,8 @@ func (a *Authority) tell(row Certificate) {
 // recheck announces what the ledger says after an error that leaves open whether the transition was stored (a commit
 // that failed on the way back). The caller gets the error all the same; but what is stored takes effect.
 func (a *Authority) recheck(ctx context.Context, id string, err error) {
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || ctx.Err() != nil {
+	// The context's error means that the ledger never began; any other, with a caller who is gone by now, does not.
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return
 	}
 	if row, err := a.cfg.Ledger.Certificate(context.WithoutCancel(ctx), "", id); err == nil {

@@ -1,6 +1,7 @@
 package ca_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -154,14 +155,16 @@ func TestFailedCommit(t *testing.T) {
 			}))
 			row := f.issue("x")
 			f.askGood(row)
+			ctx, gone := context.WithCancel(t.Context())
 			full := func(p string) error {
 				if p == point {
+					gone() // the caller hangs up meanwhile, which changes nothing
 					return syscall.ENOSPC
 				}
 				return nil
 			}
 			f.fault.Store(&full)
-			_, err := f.Revoke(t.Context(), ca.RevokeRequest{ID: row.ID, Reason: pkix.Superseded})
+			_, err := f.Revoke(ctx, ca.RevokeRequest{ID: row.ID, Reason: pkix.Superseded})
 			f.fault.Store(nil)
 			if !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("error %v, want no space", err)

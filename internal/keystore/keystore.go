@@ -126,15 +126,6 @@ func (d *Dir) Signer(name string) (crypto.Signer, error) {
 	return newKey(name, signer), nil
 }
 
-// Has reports whether there is a key of that name; it does not read it.
-func (d *Dir) Has(name string) bool {
-	if checkName(name) != nil {
-		return false
-	}
-	_, err := os.Stat(d.file(name))
-	return err == nil
-}
-
 func (d *Dir) load(name string) (crypto.Signer, error) {
 	path := d.file(name)
 	text, err := readPrivate(path)

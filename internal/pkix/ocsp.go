@@ -162,7 +162,7 @@ func readOCSPSingleRequest(list *cryptobyte.String) (OCSPCertID, error) {
 	var serial big.Int
 	rest := raw
 	if !rest.ReadASN1(&certID, cbasn1.SEQUENCE) || !certID.ReadASN1(&alg, cbasn1.SEQUENCE) ||
-		!alg.ReadASN1ObjectIdentifier(&oid) ||
+		!alg.ReadASN1ObjectIdentifier(&oid) || !absentOrNull(alg) ||
 		!certID.ReadASN1Bytes(&id.IssuerNameHash, cbasn1.OCTET_STRING) ||
 		!certID.ReadASN1Bytes(&id.IssuerKeyHash, cbasn1.OCTET_STRING) ||
 		!certID.ReadASN1Integer(&serial) || !certID.Empty() || serial.Sign() < 0 {
@@ -213,6 +213,13 @@ func readOCSPExtensions(exts cryptobyte.String, whole bool) ([]byte, error) {
 		}
 	}
 	return nonce, nil
+}
+
+// absentOrNull reports whether the parameters of a hash algorithm are one of the two that there are (RFC 5754, Section 2).
+// Answers repeat them and are kept by them, so others would be a way to fill a cache.
+func absentOrNull(parameters cryptobyte.String) bool {
+	var null cryptobyte.String
+	return parameters.Empty() || parameters.ReadASN1(&null, cbasn1.NULL) && null.Empty() && parameters.Empty()
 }
 
 // Marshal is the unsigned request in DER. Only Certs' Raw fields are written.

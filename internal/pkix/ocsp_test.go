@@ -110,6 +110,12 @@ func TestInvariant13OCSPRequestBounds(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
+	for parameters, ok := range map[string]bool{"": true, "\x05\x00": true, "\x05\x01x": false, "\x04\x01x": false, "\x05\x00\x05\x00": false} {
+		odd := pkix.OCSPCertID{Raw: withParameters(id.Raw, parameters)}
+		if _, err := pkix.ParseOCSPRequest(pkix.OCSPRequest{Certs: []pkix.OCSPCertID{odd}}.Marshal()); (err == nil) != ok {
+			t.Errorf("hash parameters %x: %v", parameters, err)
+		}
+	}
 	_, err := pkix.ParseOCSPRequest(requestWith(id, []byte{1, 2, 3}, false, []byte("x")))
 	if err != nil {
 		t.Errorf("unknown extension, not critical: %v", err)
@@ -121,6 +127,21 @@ func TestInvariant13OCSPRequestBounds(t *testing.T) {
 		_, err = pkix.ParseOCSPRequest(requestWith(id, nonceOID, false, value))
 		wantError(t, err, "nonce")
 	}
+}
+
+// withParameters is a CertID with other parameters of its hash algorithm.
+func withParameters(certID []byte, parameters string) []byte {
+	input := cryptobyte.String(certID)
+	var id, alg, oid cryptobyte.String
+	if !input.ReadASN1(&id, asn1.SEQUENCE) || !id.ReadASN1(&alg, asn1.SEQUENCE) || !alg.ReadASN1Element(&oid, asn1.OBJECT_IDENTIFIER) {
+		panic("no CertID")
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(append(bytes.Clone(oid), parameters...)) })
+		b.AddBytes(id)
+	})
+	return b.BytesOrPanic()
 }
 
 // requestWith is a request with one extension.

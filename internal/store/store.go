@@ -128,15 +128,6 @@ func (s *Store) Close() error {
 // Path is the database file.
 func (s *Store) Path() string { return s.path }
 
-// Synchronous returns PRAGMA synchronous of the connection that writes: 2 is FULL, every commit is fsynced.
-func (s *Store) Synchronous(ctx context.Context) (int, error) {
-	var level int
-	err := s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		return t.get(ctx, "PRAGMA synchronous", nil, &level)
-	})
-	return level, err
-}
-
 // createFile makes the database file readable by its owner only; SQLite gives its WAL the same mode. It must come before
 // the first SQLite connection: closing a descriptor of the file drops the process's POSIX locks on it.
 func createFile(path string) error {

@@ -101,6 +101,7 @@ func TestBadBodies(t *testing.T) {
 		"two objects":            {`{"csr":"a"}{"csr":"b"}`, 400, []string{"byte 12 of 22"}},
 		"a name twice":           {`{"csr":"a","validity_days":1,"csr":"b"}`, 400, []string{"/csr", "twice", "byte 30"}},
 		"a name twice inside":    {`{"x":[{"a":1,"a":2}]}`, 400, []string{"/x/0/a", "twice"}},
+		"a long name twice":      {`{"` + strings.Repeat("a", 300_000) + `":1,"` + strings.Repeat("a", 300_000) + `":2}`, 400, []string{"aaa… is in the body twice"}},
 		"no UTF-8":               {"{\"csr\":\"a\xff\"}", 400, []string{"UTF-8", "byte 10 of 12"}},
 		"a list":                 {`[]`, 400, []string{"object"}},
 		"null":                   {`null`, 400, []string{"object"}},

@@ -69,7 +69,8 @@ func unambiguous(body []byte) error {
 	case err == nil:
 		return nil
 	case ok && errors.Is(err, jsontext.ErrDuplicateName):
-		return invalid(string(bad.JSONPointer), fmt.Sprintf("%s is in the body twice, again at byte %d: give it once", bad.JSONPointer, bad.ByteOffset+1))
+		pointer := clip(string(bad.JSONPointer), 200)
+		return invalid(pointer, fmt.Sprintf("%s is in the body twice, again at byte %d: give it once", pointer, bad.ByteOffset+1))
 	case ok:
 		return refuse(http.StatusBadRequest, codeMalformed, fmt.Sprintf("Malformed JSON in request body: %v at byte %d of %d", bad.Err, bad.ByteOffset+1, len(body)))
 	}
@@ -81,7 +82,7 @@ func noUnknown(body []byte, req any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(req); err != nil {
-		return refuse(http.StatusBadRequest, codeInvalid, "the body: "+strings.TrimPrefix(err.Error(), "json: ")+": docs/api.md lists those of this call")
+		return refuse(http.StatusBadRequest, codeInvalid, "the body: "+clip(strings.TrimPrefix(err.Error(), "json: "), 200)+": docs/api.md lists those of this call")
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ func FuzzApplicant(f *testing.F) {
 				t.Fatal(err)
 			}
 			if csr, err := x509.ParseCertificateRequest(der); err == nil { // the fuzzer makes no signatures
+				_ = checkAttributes(csr.RawTBSCertificateRequest)
 				for _, e := range csr.Extensions {
 					_ = checkExtension(e.Id, e.Value, key.Public(), p)
 				}

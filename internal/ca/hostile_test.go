@@ -142,6 +142,21 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
+// TestInvariant13Leaf: subjects and names of absurd length make no certificate.
+func TestInvariant13Leaf(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	key := newKey(t, pkix.ECDSAP256)
+	for what, req := range map[string]ca.IssueRequest{
+		"URI":     {PublicKey: key.Public(), URIs: []string{"spiffe://example.com/" + strings.Repeat("a", 500_000)}},
+		"subject": {CSR: rawCSR(t, key, name(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, cbasn1.UTF8String, strings.Repeat("a", 40_000)))},
+	} {
+		req.Profile, req.ValidDays = ca.ProfileClient, 1
+		if _, err := f.Issue(t.Context(), req); !errors.Is(err, ca.ErrInvalid) || !strings.Contains(err.Error(), "at most 16384") {
+			t.Errorf("%s: %v, want a refusal", what, err)
+		}
+	}
+}
+
 // TestInvariant13Names: a list of names is refused at its 101st, however long it is.
 func TestInvariant13Names(t *testing.T) {
 	f := newCA(t, pkix.ECDSAP256)

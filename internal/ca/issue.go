@@ -37,6 +37,9 @@ type IssueRequest struct {
 // maxSerialTries: two equal serial numbers out of 2^158 mean a broken ledger or random source, not bad luck.
 const maxSerialTries = 3
 
+// maxLeafBytes bounds a certificate without its signature: five times what a long list of names on an ML-DSA key takes.
+const maxLeafBytes = 16 << 10
+
 // Issue checks, lints, signs and records a certificate, in this order, and returns it once it is durable. It returns a
 // [*RequestError], ErrNotReady or ErrKeyBlocked; after any error there is no certificate.
 func (a *Authority) Issue(ctx context.Context, req IssueRequest) (Certificate, error) {
@@ -187,6 +190,10 @@ func (a *Authority) signLeaf(i issuance) (Certificate, error) {
 	tbs, err := t.marshal()
 	if err != nil {
 		return Certificate{}, invalid("subject", "%v", err)
+	}
+	if len(tbs) > maxLeafBytes {
+		return Certificate{}, invalid(i.who.source("subject"), "the certificate would have %d bytes; at most %d are signed, for it goes over the wire in each handshake: "+
+			"shorten its subject and names", len(tbs), maxLeafBytes)
 	}
 	linted, err := a.linter.Check(tbs, t.algorithm)
 	if err != nil {

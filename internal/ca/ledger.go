@@ -117,7 +117,8 @@ type Ledger interface {
 
 	// Apply performs a transition and returns the row after it. The CRL number of the row's (CA, shard) is raised by
 	// one in the same transaction and stored in the row. From Active to Revoked; from Revoked with certificateHold to
-	// Active, or to Revoked with another reason (final). Anything else is ErrConflict, with the row as it is.
+	// Active, or to Revoked with another reason (final), which keeps RevokedAt: nothing between the hold and now is good
+	// after all. Anything else is ErrConflict, with the row as it is.
 	Apply(ctx context.Context, t Transition, entry auditlog.Entry) (Certificate, error)
 
 	// Revoked yields every revoked certificate of a CA's shard that expired no earlier than since, in no order, from

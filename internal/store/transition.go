@@ -76,10 +76,14 @@ func (t *tx) transition(ctx context.Context, c ca.Certificate, step ca.Transitio
 	if c.CRLNumber, err = t.raiseCRLNumber(ctx, caRef, c.Shard); err != nil {
 		return c, err
 	}
+	since := fromMicros(micros(step.At))
+	if c.OnHold() { // X.509, reasonCode: a hold that becomes final keeps its date
+		since = c.RevokedAt
+	}
 	c.Status, c.Reason, c.RevokedAt = step.To, 0, time.Time{}
 	status := statusActive
 	if step.To == ca.Revoked {
-		status, c.Reason, c.RevokedAt = statusRevoked, step.Reason, fromMicros(micros(step.At))
+		status, c.Reason, c.RevokedAt = statusRevoked, step.Reason, since
 	}
 	err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ? WHERE id = ?`,
 		status, int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, c.ID)

@@ -17,6 +17,7 @@ func testTransitions(t *testing.T, s Interface) {
 	AddCA(t, s)
 	c := record(t, s, Certificate(1))
 	number := int64(0)
+	now := epoch()
 	for _, step := range []struct {
 		to     ca.Status
 		reason pkix.Reason
@@ -34,13 +35,17 @@ func testTransitions(t *testing.T, s Interface) {
 		{ca.Active, 0, false},
 	} {
 		audits := auditCount(t, s)
-		got, err := s.Apply(ctx, ca.Transition{ID: c.ID, ZoneID: c.ZoneID, To: step.to, Reason: step.reason, At: epoch()}, Entry("t", c.ID))
+		now = now.Add(time.Hour)
+		got, err := s.Apply(ctx, ca.Transition{ID: c.ID, ZoneID: c.ZoneID, To: step.to, Reason: step.reason, At: now}, Entry("t", c.ID))
 		if step.ok {
 			number++
-			c.Status, c.Reason, c.CRLNumber, c.RevokedAt = step.to, step.reason, number, time.Time{}
-			if step.to == ca.Revoked {
-				c.RevokedAt = epoch().Truncate(time.Microsecond)
+			switch {
+			case step.to == ca.Active:
+				c.RevokedAt = time.Time{}
+			case !c.OnHold(): // a hold that becomes final keeps its date
+				c.RevokedAt = now.Truncate(time.Microsecond)
 			}
+			c.Status, c.Reason, c.CRLNumber = step.to, step.reason, number
 			audits++
 		}
 		if step.ok != (err == nil) || !step.ok && !errors.Is(err, ca.ErrConflict) {

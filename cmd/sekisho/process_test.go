@@ -26,6 +26,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if control := os.Getenv(controlVariable); control != "" {
+		os.Exit(serveUnderControl(control, os.Args[1:]))
+	}
 	dir, err := os.MkdirTemp("", "sekisho-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -85,9 +88,16 @@ func startDev(t *testing.T, dir string, more ...string) *process {
 // start starts `serve` and waits until it is ready. The process is killed at the end of the test if it still runs.
 func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
+	return startProgram(t, dir, binary, nil, args...)
+}
+
+// startProgram is start for another program that takes the same arguments, with more environment.
+func startProgram(t *testing.T, dir, program string, environment []string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, dir: dir, log: &logBuffer{}, done: make(chan error, 1)}
 	readyPath := filepath.Join(t.TempDir(), "ready.json")
-	p.cmd = exec.Command(binary, append([]string{"serve", "--ready-file", readyPath}, args...)...)
+	p.cmd = exec.Command(program, append([]string{"serve", "--ready-file", readyPath}, args...)...)
+	p.cmd.Env = append(os.Environ(), environment...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -280,6 +290,12 @@ func keyPair(t *testing.T, certPEM []byte, key crypto.Signer) tls.Certificate {
 // certificates of the managed CA. more is added to the host.
 func startConfigured(t *testing.T, dir, upstream, more string) *process {
 	t.Helper()
+	return start(t, dir, "--config", configFile(t, upstream, more), "--data", dir)
+}
+
+// configFile writes the file of startConfigured.
+func configFile(t *testing.T, upstream, more string) string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "sekisho.yaml")
 	config := fmt.Sprintf(`
 listen: {edge: "127.0.0.1:0", admin: "127.0.0.1:0", pki: "127.0.0.1:0", metrics: "127.0.0.1:0"}
@@ -295,5 +311,5 @@ hosts:
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, dir, "--config", file, "--data", dir)
+	return file
 }

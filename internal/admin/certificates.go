@@ -160,7 +160,7 @@ func readFilter(q url.Values, f *ca.Filter) (pending bool, err error) {
 
 // revokeBody is our extension; Cloudflare's DELETE has no body.
 type revokeBody struct {
-	Reason string `json:"reason"` // a name or number of RFC 5280, Section 5.3.1
+	Reason *string `json:"reason"` // a name or number of RFC 5280, Section 5.3.1
 }
 
 func (revokeBody) bodyIsOptional() {}
@@ -193,7 +193,7 @@ func (s *server) revokeCertificate(ctx context.Context, c *call, req revokeBody)
 // reasonOf reads the reason from the query or the body; none is certificateHold.
 func reasonOf(q url.Values, body revokeBody) (pkix.Reason, error) {
 	if asked := q.Get("reason"); asked != "" {
-		if body.Reason != "" && body.Reason != asked {
+		if body.Reason != nil && *body.Reason != asked {
 			return 0, invalidQuery("reason", "the query and the body differ: give one")
 		}
 		reason, err := pkix.ParseReason(asked)
@@ -202,10 +202,10 @@ func reasonOf(q url.Values, body revokeBody) (pkix.Reason, error) {
 		}
 		return reason, nil
 	}
-	if body.Reason == "" {
+	if body.Reason == nil {
 		return pkix.CertificateHold, nil
 	}
-	reason, err := pkix.ParseReason(body.Reason)
+	reason, err := pkix.ParseReason(*body.Reason)
 	if err != nil {
 		return 0, invalid("/reason", err.Error())
 	}

@@ -85,9 +85,22 @@ func TestRevokedTwiceSaysSo(t *testing.T) {
 func TestMisspelledReason(t *testing.T) {
 	a := newAPI(t)
 	path := certsPath + "/" + a.issue("meant").ID
-	for _, body := range []string{`{"reasons":"keyCompromise"}`, `{"reason":"superseded","reason":"certificateHold"}`} {
-		if r := a.call("DELETE", path, body); r.Status != http.StatusBadRequest || !strings.Contains(r.text(), "reason") {
-			t.Errorf("%s: %d %s", body, r.Status, r.Body)
+	for _, c := range []struct{ query, body, say string }{
+		{"", `{"reasons":"keyCompromise"}`, `"reasons"`},
+		{"", `{"reason":"superseded","reason":"certificateHold"}`, "twice"},
+		{"", `{"reason":""}`, "reason"},
+		{"?reason=", "", "empty"},
+		{"?reason=superseded&reason=certificateHold", "", "twice"},
+		{"?reason=superseded;x", "", "query"},
+		{"?reason=%zz", "", "query"},
+	} {
+		if r := a.call("DELETE", path+c.query, c.body); r.Status != http.StatusBadRequest || !strings.Contains(r.text(), c.say) {
+			t.Errorf("%s %s: %d %s", c.query, c.body, r.Status, r.Body)
+		}
+	}
+	for _, query := range []string{"?serial_number=", "?common_name=", "?fingerprint_sha256=", "?common_name=a;b", "?serial_number=1&serial_number=2"} {
+		if r := a.call("GET", certsPath+query, nil); r.Status != http.StatusBadRequest {
+			t.Errorf("%s: %d, and a script that takes the first revokes whoever is newest", query, r.Status)
 		}
 	}
 	if got := result[certificateObject](t, a.call("GET", path, nil)); got.Status != "active" {

@@ -53,8 +53,11 @@ func handle[Req, Resp any](s *server, action string, fn func(context.Context, *c
 		var result Resp
 		if err == nil {
 			var req Req
-			c := &call{caller: caller, path: r.PathValue, query: r.URL.Query(), url: r.URL.Path}
-			if err = decode(w, r, &req); err == nil {
+			c := &call{caller: caller, path: r.PathValue, url: r.URL.Path}
+			if c.query, err = queryOf(r.URL); err == nil {
+				err = decode(w, r, &req)
+			}
+			if err == nil {
 				ctx := r.Context()
 				if !isSafe(r.Method) { // a change that has begun is ended and told to the edge, also when its caller hangs up
 					ctx = context.WithoutCancel(ctx)
@@ -69,6 +72,24 @@ func handle[Req, Resp any](s *server, action string, fn func(context.Context, *c
 		s.Logger.LogAttrs(r.Context(), levelOf(r.Method), "admin call", callAttrs(r, caller, s.Now().Sub(start), http.StatusOK)...)
 		writeJSON(w, http.StatusOK, wrap(result))
 	})
+}
+
+// queryOf reads the query. What cannot be read is an error: net/url would leave it out, and a filter or the reason of a
+// revocation with it.
+func queryOf(u *url.URL) (url.Values, error) {
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, codeInvalid, "the query cannot be read: "+clip(err.Error(), 200))
+	}
+	for _, name := range []string{"reason", "serial_number", "fingerprint_sha256", "common_name", "profile"} {
+		switch values := q[name]; {
+		case len(values) > 1:
+			return nil, invalidQuery(name, "it is there twice: give it once")
+		case len(values) == 1 && values[0] == "": // an unset variable in a script must not mean every certificate
+			return nil, invalidQuery(name, "it is empty: give a value or leave it out")
+		}
+	}
+	return q, nil
 }
 
 // authorize decides what a role may do: read is for GET and HEAD only.

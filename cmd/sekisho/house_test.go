@@ -7,7 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
 	"sekisho/internal/principal"
+	"sekisho/internal/revocation"
+	"sekisho/internal/store/storetest"
 )
 
 // TestFirstTokenAfterCrash: a kill between writing DATA/token and storing the token must not lock the owner out, and a
@@ -45,4 +49,30 @@ func TestFirstTokenAfterCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	works(works(""))
+}
+
+// TestRevokedUnderAWrongClock: what seems to have ended at start is still known as revoked when the clock is set back.
+func TestRevokedUnderAWrongClock(t *testing.T) {
+	h, err := openHouse(t.Context(), Config{Data: t.TempDir()}.withDefaults(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	storetest.AddCA(t, h.store)
+	c := storetest.Certificate(1)
+	c.NotAfter = time.Now().AddDate(0, -6, 0) // by a clock that is half a year and more ahead
+	if err := h.store.RecordCertificate(t.Context(), c, storetest.Entry("certificate.issue", c.ID)); err != nil {
+		t.Fatal(err)
+	}
+	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: time.Now()}
+	if _, err := h.store.Apply(t.Context(), step, storetest.Entry("certificate.revoke", c.ID)); err != nil {
+		t.Fatal(err)
+	}
+	s := &server{house: h, logger: h.logger, index: revocation.NewIndex()}
+	if err := s.buildRevocation(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, revoked := s.index.Lookup(c.CertID()); !revoked {
+		t.Error("the edge does not know that the certificate is revoked")
+	}
 }

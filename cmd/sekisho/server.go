@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"sekisho/internal/admin"
@@ -46,6 +47,7 @@ type server struct {
 	pki     net.Listener
 	tasks   []func(context.Context) error // served side by side until the context ends
 	closers []func() error                // in reverse order
+	cutting sync.WaitGroup                // cuts under way
 	ready   readyFile
 }
 
@@ -63,6 +65,7 @@ func newServer(e env, f serveFlags, cfg Config) (*server, error) {
 
 // close releases what the build methods opened, last first.
 func (s *server) close() {
+	s.cutting.Wait()
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		if err := s.closers[i](); err != nil {
 			s.logger.Error("close", "error", err)
@@ -128,7 +131,7 @@ func (s *server) certificateChanged(c ca.Certificate) {
 		Revoked: c.Status == ca.Revoked,
 	})
 	if c.Status == ca.Revoked && s.edge != nil {
-		s.edge.Cut(c.CertID())
+		s.cutting.Go(func() { s.edge.Cut(c.CertID()) }) // good-byes take milliseconds that the caller need not wait
 	}
 }
 
@@ -139,7 +142,9 @@ func (s *server) buildRevocation(ctx context.Context) error {
 		return nil
 	}
 	start := time.Now()
-	_, rows, err := s.house.store.Revoked(ctx, "", -1, time.Now())
+	// Those that ended within a year are loaded too: a clock that is ahead at start and set right afterwards must not let
+	// revoked ones in that had only seemed to have ended.
+	_, rows, err := s.house.store.Revoked(ctx, "", -1, start.AddDate(-1, 0, 0))
 	if err != nil {
 		return fmt.Errorf("load revoked certificates: %w", err)
 	}

@@ -73,7 +73,7 @@ func (r *responder) answer(w http.ResponseWriter, req *http.Request, der []byte)
 	h.Set("ETag", answer.ETag)
 	h.Set("Cache-Control", r.cacheControl(answer.NextUpdate))
 	h.Set("Expires", r.cfg.Now().Add(r.maxAge(answer.NextUpdate)).UTC().Format(http.TimeFormat))
-	serve(w, req, answer.DER, answer.ThisUpdate)
+	r.serve(w, req, answer.DER, answer.ThisUpdate)
 }
 
 // requestInPath decodes the base64 below /ocsp/. Clients send it percent-encoded or bare, so that / and // occur in the

@@ -7,8 +7,8 @@
 //	POST /ocsp                   an OCSPRequest, DER
 //	GET  /ocsp/{request}         the same in base64
 //
-// Nothing here is secret and nothing changes state, so there is no authentication. It refuses requests over 64 KiB,
-// and it never lets an HTTP cache hold an answer beyond [Config.MaxAge]: a revocation must show within a second.
+// Nothing here is secret and nothing changes state, so there is no authentication. It refuses requests over 64 KiB and
+// clients that read slower than 16 KiB a second, and it never lets an HTTP cache hold an answer beyond [Config.MaxAge]: a revocation must show within a second.
 //
 //	http.ListenAndServe("127.0.0.1:8441", responder.New(responder.Config{Authority: authority}))
 package responder
@@ -44,7 +44,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	r := &responder{cfg}
+	r := &responder{cfg: cfg, patience: 30 * time.Second, slowest: 16 << 10}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /crl/{ca}/{file}", r.crl)
 	mux.HandleFunc("GET /crl/{file}", r.crl)
@@ -54,18 +54,29 @@ func New(cfg Config) http.Handler {
 }
 
 type responder struct {
-	cfg Config
+	cfg      Config
+	patience time.Duration // a client may take that long for an answer,
+	slowest  int           // and a second longer for each so many octets of it
 }
 
 // withOCSP takes OCSP requests out before the mux sees them: it would redirect a path with // in it, which base64 has.
 func (r *responder) withOCSP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.hurry(w, 0)
 		if path := req.URL.EscapedPath(); path == "/ocsp" || strings.HasPrefix(path, "/ocsp/") {
 			r.ocsp(w, req)
 			return
 		}
 		next.ServeHTTP(w, req)
 	})
+}
+
+// hurry ends the connection of a client that reads an answer of size octets too slowly: anybody may ask here, and who
+// never reads would hold a connection for good.
+func (r *responder) hurry(w http.ResponseWriter, size int) {
+	allowed := r.patience + time.Duration(size/r.slowest)*time.Second
+	// A writer that has no deadlines belongs to a wrapper, which has its own.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(allowed))
 }
 
 // crl serves /crl/{ca}/{shard}.crl and /crl/{ca}.crl.
@@ -89,7 +100,7 @@ func (r *responder) crl(w http.ResponseWriter, req *http.Request) {
 	h.Set("Content-Type", "application/pkix-crl")
 	h.Set("ETag", crl.ETag)
 	h.Set("Cache-Control", r.cacheControl(crl.NextUpdate))
-	serve(w, req, crl.DER, crl.ThisUpdate)
+	r.serve(w, req, crl.DER, crl.ThisUpdate)
 }
 
 // issuer serves /ca/{ca}.cer, where certificates' authority information access points.
@@ -105,7 +116,7 @@ func (r *responder) issuer(w http.ResponseWriter, req *http.Request) {
 			w.Header().Set("Content-Type", "application/pkix-cert")
 			w.Header().Set("ETag", `"`+pkix.FingerprintOf(record.DER).String()+`"`)
 			w.Header().Set("Cache-Control", "public, max-age=86400") // a CA's certificate never changes under its id
-			serve(w, req, record.DER, record.CreatedOn)
+			r.serve(w, req, record.DER, record.CreatedOn)
 			return
 		}
 	}
@@ -122,12 +133,12 @@ func (r *responder) root(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", "application/x-pem-file")
 	w.Header().Set("ETag", `"`+pkix.FingerprintOf(root.Raw).String()+`"`)
 	w.Header().Set("Cache-Control", "no-cache")
-	serve(w, req, pkix.EncodeCertificate(root.Raw), root.NotBefore)
+	r.serve(w, req, pkix.EncodeCertificate(root.Raw), root.NotBefore)
 }
 
 // serve writes a body with its length, or 304 where the client has it (RFC 9110, Section 13). The ETag is set before;
 // Last-Modified has whole seconds, in which a CRL can change twice, so it never decides (a 304 would hide a revocation).
-func serve(w http.ResponseWriter, req *http.Request, body []byte, modified time.Time) {
+func (r *responder) serve(w http.ResponseWriter, req *http.Request, body []byte, modified time.Time) {
 	h := w.Header()
 	h.Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
 	if matches(req.Header.Get("If-None-Match"), h.Get("ETag")) {
@@ -137,6 +148,7 @@ func serve(w http.ResponseWriter, req *http.Request, body []byte, modified time.
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if req.Method != http.MethodHead {
+		r.hurry(w, len(body))
 		_, _ = w.Write(body) // the client is gone; nobody to tell
 	}
 }

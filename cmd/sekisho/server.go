@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"sekisho/internal/admin"
@@ -47,7 +46,6 @@ type server struct {
 	pki     net.Listener
 	tasks   []func(context.Context) error // served side by side until the context ends
 	closers []func() error                // in reverse order
-	cutting sync.WaitGroup                // cuts under way
 	ready   readyFile
 }
 
@@ -65,7 +63,6 @@ func newServer(e env, f serveFlags, cfg Config) (*server, error) {
 
 // close releases what the build methods opened, last first.
 func (s *server) close() {
-	s.cutting.Wait()
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		if err := s.closers[i](); err != nil {
 			s.logger.Error("close", "error", err)
@@ -131,7 +128,7 @@ func (s *server) certificateChanged(c ca.Certificate) {
 		Revoked: c.Status == ca.Revoked,
 	})
 	if c.Status == ca.Revoked && s.edge != nil {
-		s.cutting.Go(func() { s.edge.Cut(c.CertID()) }) // good-byes take milliseconds that the caller need not wait
+		s.edge.Cut(c.CertID())
 	}
 }
 

@@ -130,20 +130,21 @@ type ZoneConfig struct {
 
 // HostConfig is one name that the edge answers for.
 type HostConfig struct {
-	Name           string           `yaml:"name"`            // "api.example.com" or "*.example.com"
-	Names          []string         `yaml:"names"`           // further names and addresses of the same host
-	Zone           string           `yaml:"zone"`            // default: the longest zone that the name ends in, else a zone of the host's own name
-	Listeners      []string         `yaml:"listeners"`       // names of edge listeners; default: all
-	Default        bool             `yaml:"default"`         // serves clients that send no server name; at most one name
-	Upstreams      []string         `yaml:"upstreams"`       // http, https, h2c, h2s URLs or unix:///path; exactly one of upstreams and echo
-	Echo           bool             `yaml:"echo"`            // answer with what the upstream would have got
-	UpstreamTLS    UpstreamTLS      `yaml:"upstream_tls"`    // for https and h2s upstreams
-	Certificate    CertConfig       `yaml:"certificate"`     // default: issued and renewed by our own CA
-	ClientAuth     ClientAuthConfig `yaml:"client_auth"`     // default: off
-	Forward        []string         `yaml:"forward"`         // rfc9440, cf, xfcc, xfcc-cert, or none; default [rfc9440]
-	AllowedOrigins []string         `yaml:"allowed_origins"` // browser origins that may send unsafe cross-origin requests
-	NoOriginGuard  bool             `yaml:"no_origin_guard"` // let cross-origin browser requests through; by default a host that asks for certificates refuses unsafe ones
-	MinTLS         string           `yaml:"min_tls"`         // "1.2" (default) or "1.3"
+	Name           string           `yaml:"name"`              // "api.example.com" or "*.example.com"
+	Names          []string         `yaml:"names"`             // further names and addresses of the same host
+	Zone           string           `yaml:"zone"`              // default: the longest zone that the name ends in, else a zone of the host's own name
+	Listeners      []string         `yaml:"listeners"`         // names of edge listeners; default: all
+	Default        bool             `yaml:"default"`           // serves clients that send no server name; at most one name
+	Upstreams      []string         `yaml:"upstreams"`         // http, https, h2c, h2s URLs or unix:///path; exactly one of upstreams and echo
+	Echo           bool             `yaml:"echo"`              // answer with what the upstream would have got
+	UpstreamTLS    UpstreamTLS      `yaml:"upstream_tls"`      // for https and h2s upstreams
+	UpstreamWait   UpstreamTimeouts `yaml:"upstream_timeouts"` // how long origins may keep clients waiting
+	Certificate    CertConfig       `yaml:"certificate"`       // default: issued and renewed by our own CA
+	ClientAuth     ClientAuthConfig `yaml:"client_auth"`       // default: off
+	Forward        []string         `yaml:"forward"`           // rfc9440, cf, xfcc, xfcc-cert, or none; default [rfc9440]
+	AllowedOrigins []string         `yaml:"allowed_origins"`   // browser origins that may send unsafe cross-origin requests
+	NoOriginGuard  bool             `yaml:"no_origin_guard"`   // let cross-origin browser requests through; by default a host that asks for certificates refuses unsafe ones
+	MinTLS         string           `yaml:"min_tls"`           // "1.2" (default) or "1.3"
 }
 
 // UpstreamTLS is how the edge speaks TLS to origins.
@@ -152,6 +153,13 @@ type UpstreamTLS struct {
 	Cert       string `yaml:"cert"`        // client certificate shown to the origin
 	Key        string `yaml:"key"`         // its key
 	ServerName string `yaml:"server_name"` // default: the host of the URL
+}
+
+// UpstreamTimeouts bound how long a host's origins may keep clients waiting; zero keeps the default in parentheses. An
+// origin that takes longer is answered for with 504.
+type UpstreamTimeouts struct {
+	Dial   time.Duration `yaml:"dial"`   // (5s) to connect, TLS handshake included
+	Header time.Duration `yaml:"header"` // (60s) for the response header once the request is sent, and to take a piece of the request; bodies may take longer
 }
 
 // CertConfig is a certificate chain and its key in PEM files.
@@ -284,6 +292,10 @@ func (h HostConfig) withDefaults() HostConfig {
 		h.Forward = []string{"rfc9440"}
 	}
 	h.MinTLS = cmp.Or(h.MinTLS, "1.2")
+	if !h.Echo {
+		h.UpstreamWait.Dial = cmp.Or(h.UpstreamWait.Dial, 5*time.Second)
+		h.UpstreamWait.Header = cmp.Or(h.UpstreamWait.Header, time.Minute)
+	}
 	return h
 }
 

@@ -25,6 +25,7 @@ func TestInvariant15ConfigErrorsNameThePlace(t *testing.T) {
 		{"wrong type", "limits:\n  connections: many\n", "[2:16]"},
 		{"no YAML", "listen: [\n", "[1:9]"},
 		{"edge as number", "listen:\n  edge: [1]\n", "listen.edge takes an address"},
+		{"no duration", "hosts:\n  - name: a.test\n    upstreams: [\"http://x\"]\n    upstream_timeouts: {header: 60}\n", "[4:33] 60 is no duration"},
 		{"duplicate key", "data: a\ndata: b\n", "[2:1]"},
 	} {
 		if _, err := load(t, c.text); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -35,6 +36,7 @@ func TestInvariant15ConfigErrorsNameThePlace(t *testing.T) {
 		{"no host", "", "hosts: none"},
 		{"neither upstream nor echo", "hosts: [{name: a.test}]", "either upstreams or echo"},
 		{"both", "hosts: [{name: a.test, echo: true, upstreams: [\"http://x\"]}]", "either upstreams or echo"},
+		{"timeouts of nothing", "hosts: [{name: a.test, echo: true, upstream_timeouts: {dial: 1s}}]", "nothing to wait for"},
 		{"mode", "hosts: [{name: a.test, echo: true, client_auth: {mode: on}}]", "use off, request or require"},
 		{"CA without mode", "hosts: [{name: a.test, echo: true, client_auth: {ca: [x.pem]}}]", "client_auth.ca without a mode"},
 		{"missing CA file", "hosts: [{name: a.test, echo: true, client_auth: {mode: require, ca: [nowhere.pem]}}]", "nowhere.pem"},

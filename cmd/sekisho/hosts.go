@@ -139,10 +139,16 @@ func (b *baseBuilder) upstream(h HostConfig, out *site.Host) error {
 		return errors.New("give either upstreams or echo: true")
 	}
 	if h.Echo {
+		if h.UpstreamWait != (UpstreamTimeouts{}) {
+			return errors.New("upstream_timeouts with echo: true: there is nothing to wait for")
+		}
 		return nil
 	}
 	t := h.UpstreamTLS
-	u := site.Upstream{URLs: h.Upstreams, ServerName: t.ServerName, CAFile: t.CA, CertFile: t.Cert, KeyFile: t.Key}
+	u := site.Upstream{
+		URLs: h.Upstreams, ServerName: t.ServerName, CAFile: t.CA, CertFile: t.Cert, KeyFile: t.Key,
+		DialTimeout: h.UpstreamWait.Dial, HeaderTimeout: h.UpstreamWait.Header,
+	}
 	for _, f := range []struct {
 		path string
 		into *[]byte

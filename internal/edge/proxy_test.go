@@ -102,6 +102,42 @@ func TestUpstreamFailures(t *testing.T) {
 	}
 }
 
+// An origin that does not answer in time, or takes no more of a body, is answered for.
+func TestUpstreamTimeouts(t *testing.T) {
+	ca := testpki.NewCA(t)
+	const limit = 200 * time.Millisecond
+	over := make(chan struct{})
+	hang := origin(t, func(http.ResponseWriter, *http.Request) { <-over })
+	t.Cleanup(func() { close(over) })
+	for _, scheme := range []string{"http", "h2c"} {
+		h := frontHost(ca, "a.example", site.Off, strings.Replace(hang.URL, "http", scheme, 1))
+		h.Upstream.DialTimeout, h.Upstream.HeaderTimeout = limit, limit
+		f := newFront(t, ca, h)
+		for _, h2 := range []bool{false, true} {
+			c := f.client("a.example", nil, h2)
+			for _, body := range []io.Reader{nil, strings.NewReader("short"), &pattern{n: 1 << 40}} {
+				start := time.Now()
+				resp, err := c.Post("https://a.example/", "text/plain", body)
+				if err != nil {
+					t.Errorf("%s, HTTP/2 %v, %T: %v", scheme, h2, body, err)
+					continue
+				}
+				text, _ := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if resp.StatusCode != http.StatusGatewayTimeout || !strings.Contains(string(text), "did not answer in time") {
+					t.Errorf("%s, HTTP/2 %v, %T: status %d, %q", scheme, h2, body, resp.StatusCode, text)
+				}
+				if took := time.Since(start); took < limit || took > 10*limit {
+					t.Errorf("%s, HTTP/2 %v, %T: %v", scheme, h2, body, took)
+				}
+			}
+		}
+		if n := f.server.RequestMetrics().UpstreamErrors["timeout"]; n != 6 {
+			t.Errorf("%s: %d timeouts counted, want 6", scheme, n)
+		}
+	}
+}
+
 func TestFailureStatuses(t *testing.T) {
 	ca := testpki.NewCA(t)
 	f := newFront(t, ca, frontHost(ca, "a.example", site.Off, ""))

@@ -145,7 +145,9 @@ func CheckUpstream(u site.Upstream) error {
 }
 
 func newTransport(u site.Upstream) (*upstream.Transport, error) {
-	cfg := upstream.Config{URLs: u.URLs, ServerName: u.ServerName}
+	cfg := upstream.Config{
+		URLs: u.URLs, ServerName: u.ServerName, DialTimeout: u.DialTimeout, ResponseHeaderTimeout: u.HeaderTimeout,
+	}
 	if len(u.Roots) > 0 {
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(u.Roots) {
@@ -177,6 +179,8 @@ func upstreamKey(u site.Upstream) (key [32]byte) {
 	for _, raw := range u.URLs {
 		write([]byte(raw))
 	}
+	write(binary.BigEndian.AppendUint64(nil, uint64(u.DialTimeout)))
+	write(binary.BigEndian.AppendUint64(nil, uint64(u.HeaderTimeout)))
 	h.Sum(key[:0])
 	return key
 }

@@ -107,3 +107,19 @@ func TestSwapsUnderLoad(t *testing.T) {
 	close(stop)
 	clients.Wait()
 }
+
+// Every field of an upstream that a transport is made of tells two transports apart.
+func TestUpstreamKeys(t *testing.T) {
+	seen := map[[32]byte]int{}
+	for i, u := range []site.Upstream{
+		{}, {URLs: []string{"http://a"}}, {URLs: []string{"http://a", "http://b"}}, {URLs: []string{"http://ahttp://b"}},
+		{ServerName: "a"}, {Roots: []byte("a")}, {CertPEM: []byte("a")}, {KeyPEM: []byte("a")},
+		{DialTimeout: 1}, {HeaderTimeout: 1},
+	} {
+		key := upstreamKey(u)
+		if j, ok := seen[key]; ok {
+			t.Errorf("upstreams %d and %d have the same key", i, j)
+		}
+		seen[key] = i
+	}
+}

@@ -50,6 +50,9 @@ type Upstream struct {
 	Roots      []byte // content of CAFile, read when the snapshot was made
 	CertPEM    []byte
 	KeyPEM     []byte
+
+	DialTimeout   time.Duration // to connect, TLS handshake included; 0: 5 s
+	HeaderTimeout time.Duration // for the response header once the request is sent, and to take a piece of the request; 0: 60 s
 }
 
 // Host is one name (or *.name) on one or all listeners. It is immutable.

@@ -19,6 +19,9 @@ import (
 func (x *exchange) proxy(upgrade string) {
 	resp, err := x.route.origin.transport.RoundTrip(x.outgoing())
 	x.interims.end()
+	if x.r.ProtoMajor == 1 && x.r.ContentLength != 0 {
+		defer x.endBody()
+	}
 	if err != nil {
 		x.fail(err)
 		return
@@ -32,6 +35,15 @@ func (x *exchange) proxy(upgrade string) {
 	default:
 		x.respond(resp)
 	}
+}
+
+// bodyRest is how long a client has for the rest of a body that was answered early; then its connection is closed.
+const bodyRest = 2 * time.Second
+
+// endBody bounds the wait for a rest of the body that nobody reads: net/http takes it off the connection without a limit
+// in time, and sets its own deadline for the next request.
+func (x *exchange) endBody() {
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyRest)) // errors mean a wrapper
 }
 
 // outgoing is the request to the origin. It shares the header, which prepare has made, and the body. Trailers of the

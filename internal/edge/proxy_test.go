@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -479,10 +480,15 @@ func TestEarlyAnswer(t *testing.T) {
 	})
 	f := newFront(t, ca, frontHost(ca, "a.example", site.Off, o.URL))
 	c := f.dial("a.example", nil, "http/1.1")
-	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000000\r\n\r\nonly a part")
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\nonly a part")
+	r := bufio.NewReader(c)
+	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Fatalf("%v, %v", resp, err)
+	}
+	start := time.Now() // the connection is not held for a rest that never comes
+	if _, err := r.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after %v: %v, want the end of the connection", time.Since(start), err)
 	}
 }
 

@@ -19,9 +19,7 @@ import (
 func (x *exchange) proxy(upgrade string) {
 	resp, err := x.route.origin.transport.RoundTrip(x.outgoing())
 	x.interims.end()
-	if x.r.ProtoMajor == 1 && x.r.ContentLength != 0 {
-		defer x.endBody()
-	}
+	defer x.endBody()
 	if err != nil {
 		x.fail(err)
 		return
@@ -41,8 +39,11 @@ func (x *exchange) proxy(upgrade string) {
 const bodyRest = 2 * time.Second
 
 // endBody bounds the wait for a rest of the body that nobody reads: net/http takes it off the connection without a limit
-// in time, and sets its own deadline for the next request.
+// in time, before it sends a refusal even, and sets its own deadline for the next request.
 func (x *exchange) endBody() {
+	if x.r.ProtoMajor != 1 || x.r.ContentLength == 0 {
+		return
+	}
 	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyRest)) // errors mean a wrapper
 }
 

@@ -492,6 +492,27 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
+// Who is refused cannot hold the connection with a body that does not come.
+func TestRefusalOfHalfABody(t *testing.T) {
+	ca := testpki.NewCA(t)
+	f := newFront(t, ca, frontHost(ca, "a.example", site.Require, ""))
+	for _, framing := range []string{"Content-Length: 100000\r\n\r\nonly a part", "Transfer-Encoding: chunked\r\n\r\n9\r\nonly a part"} {
+		c := f.dial("a.example", nil, "http/1.1")
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a.example\r\n"+framing)
+		r := bufio.NewReader(c)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%.20s: %v, %v", framing, resp, err)
+			continue
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		if _, err := r.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%.20s: after the answer: %v, want the end of the connection", framing, err)
+		}
+	}
+}
+
 func TestExpectContinue(t *testing.T) {
 	ca := testpki.NewCA(t)
 	o := origin(t, func(w http.ResponseWriter, r *http.Request) {

@@ -97,6 +97,7 @@ func (x *exchange) refuse(r refusal) {
 
 // reply sends an answer of the edge in the form that the client accepts.
 func (x *exchange) reply(r refusal) {
+	x.endBody()
 	h := x.w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -28,8 +28,8 @@ type BaseHost struct {
 }
 
 // Compile makes the snapshot of a configuration and the API's records. An association moves a host from [Off] to
-// [Request] and adds its CA; one for a name that only a wildcard host serves makes that name a host of its own; one
-// for a name nobody serves waits. Settings switch the forwarding of certificates on for their hostname.
+// [Request] and adds its CA; one for a name that a wildcard host serves, or a host of another name, makes that name a
+// host of its own; one for a name nobody serves waits. Settings switch the forwarding of certificates on for their hostname.
 func Compile(base Base, associations []Association, settings []Settings) (*Snapshot, error) {
 	hosts := specialise(base.Hosts, associations, settings)
 	out := make([]*Host, 0, len(hosts))
@@ -63,32 +63,53 @@ func Compile(base Base, associations []Association, settings []Settings) (*Snaps
 	return NewSnapshot(out, base.Fallback)
 }
 
-// specialise adds, for each name that records speak of and that only a wildcard host serves, a copy of that host
-// under the name.
+// specialise makes each name that records speak of a host of its own, where it is another name of a host or a wildcard
+// serves it, so that the record is applied to that name and to no other.
 func specialise(hosts []BaseHost, associations []Association, settings []Settings) []BaseHost {
 	out := slices.Clone(hosts)
-	add := func(zoneID, hostname string) {
-		name := CanonicalName(hostname)
-		_, parent, ok := strings.Cut(name, ".")
-		if !ok || slices.ContainsFunc(out, func(b BaseHost) bool { return CanonicalName(b.Name) == name }) {
-			return
-		}
-		for _, b := range hosts {
-			if b.Zone.ID == zoneID && CanonicalName(b.Name) == "*."+parent {
-				b.Name, b.Names = name, nil
-				out = append(out, b)
-			}
-		}
-	}
 	for _, a := range associations {
-		add(a.ZoneID, a.Hostname)
+		out = single(out, a.ZoneID, CanonicalName(a.Hostname))
 	}
 	for _, s := range settings {
 		if s.ClientCertificateForwarding {
-			add(s.ZoneID, s.Hostname)
+			out = single(out, s.ZoneID, CanonicalName(s.Hostname))
 		}
 	}
 	return out
+}
+
+// single splits a name from the hosts of its zone that have it among others, and adds a copy of the wildcard hosts that
+// serve it, on the listeners where nobody else has it. What is returned has no name twice that hosts had once.
+func single(hosts []BaseHost, zoneID, name string) []BaseHost {
+	is := func(want string) func(string) bool {
+		return func(n string) bool { return CanonicalName(n) == want }
+	}
+	own := func(b BaseHost) BaseHost {
+		b.Name, b.Names = name, nil
+		return b
+	}
+	for i, b := range slices.Clone(hosts) {
+		if b.Zone.ID == zoneID && slices.ContainsFunc(b.Names, is(name)) {
+			hosts[i].Names = slices.DeleteFunc(slices.Clone(b.Names), is(name))
+			hosts = append(hosts, own(b))
+		}
+	}
+	_, parent, ok := strings.Cut(name, ".")
+	if !ok {
+		return hosts
+	}
+	for _, b := range slices.Clone(hosts) {
+		if b.Zone.ID != zoneID || !is("*."+parent)(b.Name) && !slices.ContainsFunc(b.Names, is("*."+parent)) {
+			continue
+		}
+		taken := slices.ContainsFunc(hosts, func(o BaseHost) bool {
+			return (is(name)(o.Name) || slices.ContainsFunc(o.Names, is(name))) && overlap(o.Listeners, b.Listeners)
+		})
+		if !taken {
+			hosts = append(hosts, own(b))
+		}
+	}
+	return hosts
 }
 
 // Source holds the current snapshot and makes new ones. [Source.Load] is safe at any time from any goroutine;

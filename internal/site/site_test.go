@@ -48,6 +48,8 @@ func TestSnapshotHost(t *testing.T) {
 		{"public", "api.example.com/x", nil},
 		{"public", "*.example.com", wild},
 		{"public", "fe80::1%eth0", nil},
+		{"public", "[api.example.com]", nil},
+		{"public", "[127.0.0.1]", nil},
 	} {
 		if got := s.Host(c.listener, c.name); got != c.want {
 			t.Errorf("Host(%q, %q) = %v, want %v", c.listener, c.name, got, c.want)
@@ -123,6 +125,65 @@ func TestCompileAppliesRecords(t *testing.T) {
 	}
 	if a, b := s.Host("edge", "fw.example.com"), s.Host("edge", "x.example.com"); a.Policy() != b.Policy() || a.Session() == b.Session() {
 		t.Error("two hosts of one policy: policies must be equal, sessions must not")
+	}
+}
+
+// A record for one of a host's other names is applied to that name alone; it neither goes unheard nor breaks the
+// snapshot, which would keep the server from starting.
+func TestInvariant06RecordForAnotherNameOfAHost(t *testing.T) {
+	zone := Zone{ID: "z", Name: "example.com"}
+	ca := testpki.NewCA(t)
+	alias, wild := BaseHost{Host: *host("api.example.com", Off)}, BaseHost{Host: *host("*.example.com", Off)}
+	alias.Names = []string{"WWW.example.com", "127.0.0.1"}
+	foreign := BaseHost{Host: *host("other.example.net", Off)}
+	foreign.Names = []string{"foreign.example.com"}
+	split := BaseHost{Host: *host("split.example.com", Off, "one")}
+	alias.Zone, wild.Zone, split.Zone, foreign.Zone = zone, zone, zone, Zone{ID: "y"}
+	for _, tc := range []struct {
+		name  string
+		hosts []BaseHost
+	}{
+		{"with a wildcard", []BaseHost{alias, wild, foreign, split}},
+		{"wildcard among other names", func() []BaseHost {
+			w := BaseHost{Host: *host("example.com", Off)}
+			w.Names, w.Zone = []string{"*.example.com"}, zone
+			return []BaseHost{w, alias, foreign, split}
+		}()},
+		{"without", []BaseHost{alias, foreign, split}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, err := Compile(Base{Hosts: tc.hosts, Fallback: "api.example.com", Managed: trust.CA{Anchors: []*x509.Certificate{ca.Cert}}},
+				[]Association{{ZoneID: "z", Hostname: "www.example.com"}, {ZoneID: "z", Hostname: "foreign.example.com"}, {ZoneID: "z", Hostname: "split.example.com"}},
+				[]Settings{{ZoneID: "z", Hostname: "www.example.com", ClientCertificateForwarding: true}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, mode := range map[string]Mode{
+				"www.example.com": Request, "api.example.com": Off, "127.0.0.1": Off, "foreign.example.com": Off, "split.example.com": Request,
+			} {
+				if h := s.Host("one", name); h == nil || h.Mode != mode {
+					t.Errorf("%s: %+v, want mode %s", name, h, mode)
+				}
+			}
+			if h := s.Host("one", "www.example.com"); !h.Forward.DERBase64 || len(h.Trust.CAs()) != 1 {
+				t.Errorf("www: %+v", h)
+			}
+			if tc.hosts[0].Names != nil && alias.Names[0] != "WWW.example.com" {
+				t.Error("the base was changed")
+			}
+		})
+	}
+}
+
+// Hosts that take other versions of TLS do not share connections or tickets.
+func TestInvariant05PolicyHoldsTLSVersion(t *testing.T) {
+	loose, same, strict := host("a.test", Off), host("b.test", Off), host("c.test", Off)
+	same.MinVersion, strict.MinVersion = tls.VersionTLS12, tls.VersionTLS13
+	if _, err := NewSnapshot([]*Host{loose, same, strict}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if loose.Policy() != same.Policy() || loose.Policy() == strict.Policy() {
+		t.Error("policies do not tell versions of TLS apart")
 	}
 }
 

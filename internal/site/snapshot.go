@@ -2,6 +2,7 @@ package site
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,8 +13,9 @@ import (
 // Key is a SHA-256 that stands for a policy: hosts with equal keys treat a client in the same way.
 type Key [32]byte
 
-// Policy is the same for two hosts exactly when they ask for client certificates in the same mode and trust the same
-// anchors: a request for the one may then arrive on a connection made for the other (else 421, RFC 9110, Section 15.5.20).
+// Policy is the same for two hosts exactly when they ask for client certificates in the same mode, trust the same
+// anchors and take the same versions of TLS: a request for the one may then arrive on a connection made for the other
+// (else 421, RFC 9110, Section 15.5.20).
 func (h *Host) Policy() Key { return h.policy }
 
 // Session is what a session ticket is bound to: the host's name and its [Host.Policy].
@@ -60,7 +62,8 @@ func (s *Snapshot) add(h *Host) error {
 	if h.Mode == Off {
 		digest = [32]byte{}
 	}
-	h.policy = sha256.Sum256(append([]byte("policy\x00"+string(h.Mode)+"\x00"), digest[:]...))
+	version := max(h.MinVersion, tls.VersionTLS12)
+	h.policy = sha256.Sum256(append([]byte("policy\x00"+string(h.Mode)+"\x00"+tls.VersionName(version)+"\x00"), digest[:]...))
 	h.session = sha256.Sum256(append([]byte("session\x00"+CanonicalName(h.Name)+"\x00"), h.policy[:]...))
 	for _, name := range append([]string{h.Name}, h.Names...) {
 		key := CanonicalName(name)
@@ -121,7 +124,9 @@ func (s *Snapshot) on(listener, key string) *Host {
 func CanonicalName(name string) string {
 	name = strings.TrimSuffix(name, ".")
 	if strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]") {
-		name = name[1 : len(name)-1]
+		if name = name[1 : len(name)-1]; strings.IndexByte(name, ':') < 0 {
+			return "" // brackets are for IPv6 literals alone (RFC 3986, Section 3.2.2)
+		}
 	}
 	if strings.IndexByte(name, ':') >= 0 {
 		addr, err := netip.ParseAddr(name)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,13 +20,14 @@ type conn struct {
 	raw      net.Conn // the TCP connection below tls
 	tls      *tls.Conn
 	listener string              // name of the listener it came in by
-	host     *site.Host          // the host its handshake was for; never changes
 	state    tls.ConnectionState // after the handshake; never changes
 	remote   string              // client address without the port
 	started  time.Time
 	resumed  bool
 
+	judging  sync.Mutex               // held while current is replaced
 	current  atomic.Pointer[standing] // replaced by check, read by anyone
+	visits   visits                   // requests in progress to other hosts than the handshake's
 	inflight atomic.Int32             // requests being served
 	cut      atomic.Bool              // set once, before the connection is closed by decision
 	warned   atomic.Bool              // that the identity headers are too large was logged
@@ -54,13 +57,32 @@ func connOf(ctx context.Context) *conn {
 // check returns the connection's standing as of now. When neither the revocation index nor the snapshot changed and no
 // end of validity passed, that costs two atomic loads and a comparison of times.
 func (c *conn) check(now time.Time) *standing {
-	old := c.current.Load()
-	if old.epoch == c.server.cfg.Revocation.Epoch() && old.snapshot == c.server.cfg.Snapshot() && old.timely(now) {
-		return old
+	s := c.current.Load()
+	if c.upToDate(s) && s.timely(now) {
+		return s
 	}
-	next := c.judge(old)
-	c.current.Store(next)
-	return next
+	c.judging.Lock()
+	defer c.judging.Unlock()
+	s = c.current.Load()
+	if c.upToDate(s) && s.timely(now) {
+		return s
+	}
+	// A revocation that comes between the judgement and the entry in the live table does not find the connection
+	// there; it raised the epoch, so the judgement is made again.
+	for again := true; again; again = !c.upToDate(s) {
+		old := s
+		s = c.judge(old)
+		if !slices.Equal(old.identity.Path(), s.identity.Path()) {
+			c.server.live.follow(c, s.identity, now)
+		}
+	}
+	c.current.Store(s)
+	return s
+}
+
+// upToDate reports whether neither the revocation index nor the snapshot changed since a standing was judged.
+func (c *conn) upToDate(s *standing) bool {
+	return s.epoch == c.server.cfg.Revocation.Epoch() && s.snapshot == c.server.cfg.Snapshot()
 }
 
 // timely reports whether the clock says nothing else about the identity than it said when it was judged.
@@ -96,6 +118,9 @@ func (c *conn) judge(old *standing) *standing {
 	default:
 		next.identity = cfg.Verifier.Check(next.host.Trust, old.identity.Chain())
 		next.doom = doomOf(old, next)
+		if next.doom == "" && c.state.Version < next.host.MinVersion {
+			next.doom = "policy"
+		}
 	}
 	return next
 }
@@ -126,4 +151,44 @@ func (s *standing) welcome() (reason string, ok bool) {
 		return string(s.identity.Reason()), false
 	}
 	return "", true
+}
+
+// visits counts the requests in progress to hosts other than the one the connection was made for, by the name in their
+// Host header. Over HTTP/2 clients do so on purpose, where the hosts' policies are equal; that may end while a stream
+// is open.
+type visits struct {
+	mu    sync.Mutex
+	names map[string]int
+}
+
+func (v *visits) enter(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.names == nil {
+		v.names = make(map[string]int)
+	}
+	v.names[name]++
+}
+
+func (v *visits) leave(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.names[name]--; v.names[name] == 0 {
+		delete(v.names, name)
+	}
+}
+
+// strays reports a host that requests in progress are for and that this connection may be used for no more.
+func (c *conn) strays(s *standing) (reason string, yes bool) {
+	c.visits.mu.Lock()
+	defer c.visits.mu.Unlock()
+	for name := range c.visits.names {
+		switch host := s.snapshot.Host(c.listener, name); {
+		case host == nil:
+			return "host_gone", true
+		case host.Policy() != s.host.Policy():
+			return "policy", true
+		}
+	}
+	return "", false
 }

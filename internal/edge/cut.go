@@ -11,15 +11,16 @@ import (
 
 // How long a cut waits for politeness before it closes.
 const (
-	goawayPatience   = 10 * time.Millisecond // until a GOAWAY is written
+	goawayPatience   = 25 * time.Millisecond // until a GOAWAY is written
 	closerPatience   = 5 * time.Millisecond  // until WebSocket close frames are written
 	farewellPatience = 25 * time.Millisecond // until a WebSocket client has closed
 	alertPatience    = 20 * time.Millisecond // until close_notify is written
 )
 
 // Cut ends every live connection that has one of the certificates in its path, and returns how many those were. The
-// revocation index must already say revoked, so that a handshake that is under way sees it. Cut returns when the
-// connections are closed, which takes milliseconds however slow the clients are.
+// revocation index must already say revoked, so that a handshake that is under way sees it. Cut returns when nothing
+// passes through the connections any more, which takes milliseconds however slow the clients are; WebSocket clients may
+// still be answering the good-bye.
 func (s *Server) Cut(ids ...pkix.CertID) int {
 	seen := make(map[*conn]bool)
 	for _, id := range ids {
@@ -31,39 +32,45 @@ func (s *Server) Cut(ids ...pkix.CertID) int {
 	for c := range seen {
 		conns = append(conns, c)
 	}
-	return cutAll(conns, func(*conn) string { return "revoked" })
+	return cutAll(conns, func(int) string { return "revoked" })
 }
 
 // SnapshotChanged judges the live connections again after a new snapshot was published, and cuts those whose host is
-// gone, whose CA the host trusts no more, or that do not have what their host now requires. It returns how many.
+// gone, whose CA the host trusts no more, that do not have what their host now requires, or that carry a request to
+// another host, which is gone or treats its clients in another way now. It returns how many.
 func (s *Server) SnapshotChanged() int {
 	s.hosts.keep(s.cfg.Snapshot())
 	now := s.cfg.Now()
 	var doomed []*conn
+	var reasons []string
 	for _, c := range s.live.all() {
-		if _, ok := c.check(now).welcome(); !ok {
-			doomed = append(doomed, c)
+		standing := c.check(now)
+		reason, ok := standing.welcome()
+		if ok {
+			var stray bool
+			reason, stray = c.strays(standing)
+			ok = !stray
+		}
+		if !ok {
+			doomed, reasons = append(doomed, c), append(reasons, reason)
 		}
 	}
-	return cutAll(doomed, func(c *conn) string {
-		reason, _ := c.current.Load().welcome()
-		return reason
-	})
+	return cutAll(doomed, func(i int) string { return reasons[i] })
 }
 
 // expire cuts the connections whose path's validity has ended.
 func (s *Server) expire(now time.Time) int {
-	return cutAll(s.live.expiry.take(now), func(*conn) string { return "expired" })
+	return cutAll(s.live.expiry.take(now), func(int) string { return "expired" })
 }
 
 // cutAll cuts each on a goroutine of its own, since each may wait for its client for some milliseconds, and waits.
-func cutAll(conns []*conn, reason func(*conn) string) int {
+func cutAll(conns []*conn, reason func(i int) string) int {
 	if len(conns) == 0 {
 		return 0
 	}
 	var work sync.WaitGroup
-	for _, c := range conns {
-		work.Go(func() { c.cutNow(reason(c)) })
+	for i, c := range conns {
+		work.Go(func() { c.cutNow(reason(i)) })
 	}
 	work.Wait()
 	return len(conns)
@@ -71,15 +78,27 @@ func cutAll(conns []*conn, reason func(*conn) string) int {
 
 // cutNow ends the connection: WebSocket streams by a close frame, HTTP/2 by a GOAWAY, and then by closing, or, when a
 // request is in flight, by a reset, so that no more than what the kernel has already sent arrives. The contexts of its
-// requests are cancelled, and with them the requests to the upstream. Only the first call does anything.
+// requests are cancelled, and with them the requests to the upstream. Only the first call does anything; others wait
+// until it has done so.
 func (c *conn) cutNow(reason string) {
 	if !c.cut.CompareAndSwap(false, true) {
+		<-c.link.closed
 		return
 	}
+	defer close(c.link.closed)
 	c.server.counters.cut.add(reason)
-	if c.closers.run(&c.server.work, closerPatience) {
-		c.awaitEnd()
+	if c.closers.run(&c.server.work, reason, closerPatience) {
+		c.server.work.Go(func() {
+			c.awaitEnd()
+			c.hangUp()
+		})
+		return
 	}
+	c.hangUp()
+}
+
+// hangUp ends the connection below the streams that say good-bye themselves.
+func (c *conn) hangUp() {
 	inflight := c.inflight.Load() > 0
 	if c.link.http2 {
 		c.sayGoaway()

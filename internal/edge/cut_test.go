@@ -438,20 +438,24 @@ func TestSnapshotChangeCutsWhatIsNoLongerAllowed(t *testing.T) {
 func TestClosers(t *testing.T) {
 	var l closers
 	var ran atomic.Int32
-	unregister := l.register(func() { ran.Add(100) })
+	unregister := l.register(func(string) { ran.Add(100) })
 	unregister()
 	release := make(chan struct{})
-	l.register(func() { ran.Add(1) })
-	l.register(func() { <-release })
+	l.register(func(string) { ran.Add(1) })
+	l.register(func(string) { <-release })
 	var work sync.WaitGroup
 	start := time.Now()
-	if !l.run(&work, 5*time.Millisecond) {
+	if !l.run(&work, "revoked", 5*time.Millisecond) {
 		t.Error("nothing ran")
 	}
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("waited %v for a function that hangs", took)
 	}
-	l.register(func() { ran.Add(10) })
+	l.register(func(reason string) {
+		if reason == "revoked" {
+			ran.Add(10)
+		}
+	})
 	close(release)
 	work.Wait()
 	if got := ran.Load(); got != 11 {

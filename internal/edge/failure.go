@@ -58,13 +58,19 @@ func looksLikeHTTP(first [5]byte) bool {
 	return false
 }
 
-// answerPlainHTTP tells a client that speaks HTTP without TLS what is wrong. What the client still sends is read for a
-// moment, since closing with unread bytes resets the connection and the answer with it.
+// answerPlainHTTP tells a client that speaks HTTP without TLS what is wrong.
 func answerPlainHTTP(raw *socket) {
 	const body = "Client sent an HTTP request to an HTTPS server.\n"
-	_ = raw.SetDeadline(time.Now().Add(time.Second)) // best effort from here on: the client is leaving anyway
+	_ = raw.SetWriteDeadline(time.Now().Add(time.Second)) // best effort from here on: the client is leaving anyway
 	_, _ = io.WriteString(raw, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"+
 		"Content-Length: 48\r\nConnection: close\r\n\r\n"+body)
+	linger(raw, time.Second)
+}
+
+// linger ends what we send and reads, for a moment, what the client still sends: closing with unread bytes resets the
+// connection, and a client whose request is on its way would see that instead of the alert or answer that says why.
+func linger(raw *socket, limit time.Duration) {
+	_ = raw.SetDeadline(time.Now().Add(limit)) // best effort: the client is leaving anyway
 	_ = raw.CloseWrite()
 	_, _ = io.CopyN(io.Discard, raw, 64<<10)
 }

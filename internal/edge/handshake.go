@@ -126,6 +126,8 @@ func (hs *handshake) failed(raw *socket, err error) {
 	if reason := hs.refusal(err); reason != "" {
 		s.counters.refused.add(reason)
 		hs.log(slog.LevelInfo, "handshake refused", reason, err)
+		s.gate.proved(raw)
+		linger(raw, 250*time.Millisecond)
 		return
 	}
 	reason := failureOf(hs, err)

@@ -27,10 +27,15 @@ type link struct {
 	over     atomic.Bool   // counted out
 	ended    chan struct{} // closed when counted out
 
-	shard   uint32        // in liveTable
-	ids     []pkix.CertID // in liveTable
-	expires time.Time     // guarded by expiryQueue.mu
-	place   int           // in the heap, from 1; 0: not in it; guarded by expiryQueue.mu
+	closed chan struct{} // closed when a cut has ended the connection
+
+	indexing sync.Mutex    // held while the entry in liveTable changes
+	shard    uint32        // in liveTable
+	ids      []pkix.CertID // in liveTable; guarded by indexing
+	removed  bool          // from liveTable; guarded by indexing
+
+	expires time.Time // guarded by expiryQueue.mu
+	place   int       // in the heap, from 1; 0: not in it; guarded by expiryQueue.mu
 }
 
 // wire is the net.Conn that net/http serves: the TLS connection, the answer to who is on it at hand, and an eye on
@@ -130,7 +135,7 @@ func (c *conn) prepare() {
 		server.Protocols = &s.protocols.http1
 	}
 	c.link.http = server
-	c.link.ended = make(chan struct{})
+	c.link.ended, c.link.closed = make(chan struct{}), make(chan struct{})
 }
 
 // serve hands the connection over to its net/http server and returns; the connection lives on until over is called.
@@ -157,24 +162,25 @@ func (c *conn) stateChanged(_ net.Conn, state http.ConnState) {
 
 // closers are functions that end hijacked streams in their own way, each called at most once.
 type closers struct {
-	mu   sync.Mutex
-	fns  map[int]func()
-	next int
-	ran  bool
+	mu     sync.Mutex
+	fns    map[int]func(reason string)
+	next   int
+	ran    bool
+	reason string // of the cut
 }
 
-// register adds fn, to be called when the connection is cut: it should say good-bye and close, within a few
-// milliseconds. If the cut is already under way it is called at once. unregister takes it back.
-func (l *closers) register(fn func()) (unregister func()) {
+// register adds fn, to be called with the reason when the connection is cut: it should say good-bye and close, within a
+// few milliseconds. If the cut is already under way it is called at once. unregister takes it back.
+func (l *closers) register(fn func(reason string)) (unregister func()) {
 	l.mu.Lock()
 	if l.ran {
 		l.mu.Unlock()
-		fn()
+		fn(l.reason)
 		return func() {}
 	}
 	defer l.mu.Unlock()
 	if l.fns == nil {
-		l.fns = make(map[int]func())
+		l.fns = make(map[int]func(string))
 	}
 	key := l.next
 	l.next++
@@ -188,10 +194,10 @@ func (l *closers) register(fn func()) (unregister func()) {
 
 // run calls what is registered, each on its own goroutine counted in work, and waits for them up to limit. It reports
 // whether there were any.
-func (l *closers) run(work *sync.WaitGroup, limit time.Duration) bool {
+func (l *closers) run(work *sync.WaitGroup, reason string, limit time.Duration) bool {
 	l.mu.Lock()
 	fns := l.fns
-	l.fns, l.ran = nil, true
+	l.fns, l.ran, l.reason = nil, true, reason
 	l.mu.Unlock()
 	if len(fns) == 0 {
 		return false
@@ -200,7 +206,7 @@ func (l *closers) run(work *sync.WaitGroup, limit time.Duration) bool {
 	for _, fn := range fns {
 		work.Go(func() {
 			defer func() { done <- struct{}{} }()
-			fn()
+			fn(reason)
 		})
 	}
 	timer := time.NewTimer(limit)

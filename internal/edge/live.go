@@ -35,6 +35,8 @@ type idShard struct {
 
 // add enters a connection.
 func (t *liveTable) add(c *conn, id identity.Identity, now time.Time) {
+	c.link.indexing.Lock()
+	defer c.link.indexing.Unlock()
 	t.n.Add(1)
 	c.link.shard = t.next.Add(1) % liveShards
 	s := &t.shards[c.link.shard]
@@ -45,6 +47,34 @@ func (t *liveTable) add(c *conn, id identity.Identity, now time.Time) {
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 
+	t.indexLocked(c, id, now)
+}
+
+// follow enters a connection under the path that its identity has now, instead of the one it had: a host that trusts
+// another CA than before may know a client that it did not know, or by another path.
+func (t *liveTable) follow(c *conn, id identity.Identity, now time.Time) {
+	c.link.indexing.Lock()
+	defer c.link.indexing.Unlock()
+	if !c.link.removed {
+		t.unindexLocked(c)
+		t.indexLocked(c, id, now)
+	}
+}
+
+// remove takes a connection out.
+func (t *liveTable) remove(c *conn) {
+	c.link.indexing.Lock()
+	defer c.link.indexing.Unlock()
+	s := &t.shards[c.link.shard]
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	c.link.removed = true
+	t.unindexLocked(c)
+	t.n.Add(-1)
+}
+
+func (t *liveTable) indexLocked(c *conn, id identity.Identity, now time.Time) {
 	c.link.ids = idsOf(id)
 	for _, id := range c.link.ids {
 		t.idShard(id).add(id, c)
@@ -54,17 +84,11 @@ func (t *liveTable) add(c *conn, id identity.Identity, now time.Time) {
 	}
 }
 
-// remove takes a connection out.
-func (t *liveTable) remove(c *conn) {
-	s := &t.shards[c.link.shard]
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.mu.Unlock()
+func (t *liveTable) unindexLocked(c *conn) {
 	for _, id := range c.link.ids {
 		t.idShard(id).remove(id, c)
 	}
 	t.expiry.remove(c)
-	t.n.Add(-1)
 }
 
 // idsOf names the certificates of a path whose revocation ends the identity.

@@ -86,19 +86,66 @@ func TestInvariant02WebSocketReads1008(t *testing.T) {
 	}
 }
 
+// What ends a WebSocket is in its close frame: 1001 at a shutdown, 1008 with the reason when the client may not go on.
+func TestWebSocketReadsWhyItWasCut(t *testing.T) {
+	origin := chatty(t)
+	proxied := func(c *checkpoint, cas ...*testpki.CA) []*site.Host {
+		h := c.host("a.example", site.Require, cas...)
+		h.Echo, h.Upstream.URLs = false, []string{origin.URL}
+		return []*site.Host{h}
+	}
+	end := time.Now().Add(time.Hour)
+	for want, cut := range map[string]func(*checkpoint, testpki.Leaf){
+		"1008 certificate revoked":     func(c *checkpoint, leaf testpki.Leaf) { c.revoke(leaf) },
+		"1008 certificate expired":     func(c *checkpoint, _ testpki.Leaf) { c.clock.advance(time.Until(end) + time.Second) },
+		"1008 certificate not trusted": func(c *checkpoint, _ testpki.Leaf) { c.publish(proxied(c, testpki.NewCA(c.t))...) },
+		"1001 server is shutting down": func(c *checkpoint, _ testpki.Leaf) {
+			if err := c.stop(); err != nil {
+				c.t.Error(err)
+			}
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			c := newCheckpoint(t, func(c *checkpoint) []*site.Host { return proxied(c) }, func(cfg *Config) { cfg.Limits.DrainTimeout = 50 * time.Millisecond })
+			handler, err := newPipeline(c.s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.s.handler = handler
+			leaf := c.ca.Client("client", testpki.NotAfter(end))
+			conn := c.mustDial(c.config(&leaf, nil))
+			_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			r := bufio.NewReader(conn)
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatalf("%v %v", resp, err)
+			}
+			cut(c, leaf)
+			if code, text := closeFrameOf(r); fmt.Sprint(code, " ", text) != want {
+				t.Errorf("close frame %d %q", code, text)
+			}
+		})
+	}
+}
+
 // closeCode reads frames up to a close frame and returns its code, 0 when there is none.
 func closeCode(r *bufio.Reader) int {
+	code, _ := closeFrameOf(r)
+	return code
+}
+
+func closeFrameOf(r *bufio.Reader) (code int, text string) {
 	for {
 		var head [2]byte
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return 0
+			return 0, ""
 		}
 		payload := make([]byte, head[1]&0x7f)
 		if _, err := io.ReadFull(r, payload); err != nil {
-			return 0
+			return 0, ""
 		}
 		if head[0]&0x0f == 8 && len(payload) >= 2 {
-			return int(binary.BigEndian.Uint16(payload))
+			return int(binary.BigEndian.Uint16(payload)), string(payload[2:])
 		}
 	}
 }

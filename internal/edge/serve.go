@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"sekisho/internal/identity"
 )
 
 // Server is the edge: it accepts TLS connections, knows who is on each, and serves their requests. See [New].
@@ -63,10 +65,17 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// count serves a request and keeps Shutdown waiting for it: an HTTP/2 handler may outlive its connection.
+// count serves a request and keeps Shutdown waiting for it: an HTTP/2 handler may outlive its connection. A request to
+// another host than the connection's is noted before it is judged, so that a change of the snapshot finds one of the two.
 func (s *Server) count(w http.ResponseWriter, r *http.Request) {
 	s.work.Add(1) // the connection is counted as well, so work is not at zero here
 	defer s.work.Done()
+	if c := connOf(r.Context()); c != nil {
+		if name, ok := hostName(r.Host); ok && name != c.state.ServerName {
+			c.visits.enter(name)
+			defer c.visits.leave(name)
+		}
+	}
 	s.handler.ServeHTTP(w, r)
 }
 
@@ -186,12 +195,17 @@ func (s *Server) accept(listener string, raw net.Conn) {
 // admit runs the handshake and hands the connection over to net/http.
 func (s *Server) admit(sock *socket) {
 	hs := sock.handshake
-	admitted := false
+	var c *conn // nil until admitted
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		if p != nil {
 			s.cfg.Logger.Error("panic in a handshake", "remote", hs.remote, "sni", hs.name, "panic", p, "stack", string(debug.Stack()))
 		}
-		if !admitted {
+		switch {
+		case c != nil && p != nil:
+			c.reset()
+			s.over(c)
+		case c == nil:
 			_ = sock.Close() // the handshake's error is the one that counts
 			s.gate.proved(sock)
 			s.gate.leave()
@@ -204,8 +218,7 @@ func (s *Server) admit(sock *socket) {
 		return
 	}
 	s.gate.proved(sock)
-	c := s.enter(hs, sock, tlsConn)
-	admitted = true
+	c = s.enter(hs, sock, tlsConn)
 	c.settle()
 	c.serve()
 }
@@ -215,7 +228,7 @@ func (s *Server) enter(hs *handshake, sock *socket, tlsConn *tls.Conn) *conn {
 	sock.handshake = nil
 	now := s.cfg.Now()
 	c := &conn{
-		server: s, raw: sock.Conn, tls: tlsConn, listener: hs.listener, host: hs.host,
+		server: s, raw: sock.Conn, tls: tlsConn, listener: hs.listener,
 		state: tlsConn.ConnectionState(), remote: hs.remote, started: now,
 	}
 	c.resumed = c.state.DidResume
@@ -228,6 +241,8 @@ func (s *Server) enter(hs *handshake, sock *socket, tlsConn *tls.Conn) *conn {
 	c.prepare()
 	c.current.Store(&standing{identity: hs.identity, host: hs.host, epoch: hs.epoch, snapshot: hs.snapshot})
 	s.live.add(c, hs.identity, now)
+	// The connection's tls.Config leads to hs for as long as the connection lives; an old snapshot need not.
+	hs.snapshot, hs.host, hs.identity, hs.resumed = nil, nil, identity.Identity{}, nil
 	return c
 }
 
@@ -280,7 +295,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		close(done)
 	}()
 	if !waitFor(ctx, done, s.cfg.Limits.DrainTimeout) {
-		cutAll(s.live.all(), func(*conn) string { return "shutdown" })
+		cutAll(s.live.all(), func(int) string { return "shutdown" })
 		if !waitFor(context.WithoutCancel(ctx), done, 5*time.Second) {
 			return fmt.Errorf("edge: %d connections did not end", s.live.count())
 		}

@@ -211,9 +211,7 @@ func TestInvariant01TicketOfRevokedCertificateGetsAlert(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "bad certificate") {
 				t.Errorf("error %v, want the alert bad_certificate", err)
 			}
-			if n := c.s.Live(); n != 0 {
-				t.Errorf("%d live connections", n)
-			}
+			eventually(t, "no live connection", func() bool { return c.s.Live() == 0 })
 		})
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sekisho/internal/identity"
 )
 
 // upgradeOf is the protocol that an HTTP/1.1 request asks to switch to (RFC 9110, Section 7.8), "" when it asks for
@@ -82,7 +84,8 @@ type stream struct {
 	client    net.Conn
 	origin    io.ReadWriteCloser
 	websocket bool
-	ending    atomic.Bool // a cut was asked for
+	ending    atomic.Bool            // a cut was asked for
+	why       atomic.Pointer[string] // the cut's reason; set before ending
 
 	mu     sync.Mutex // held while something is sent to the client
 	frames frames
@@ -153,12 +156,13 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// end cuts the stream. A WebSocket client is sent the close frame 1008, now or when the frame under way ends; if that
-// does not happen in a few milliseconds, and for other protocols, the connection is closed without a word.
-func (s *stream) end() {
-	if s.ending.Swap(true) {
+// end cuts the stream. A WebSocket client is sent a close frame that says why, now or when the frame under way ends; if
+// that does not happen in a few milliseconds, and for other protocols, the connection is closed without a word.
+func (s *stream) end(reason string) {
+	if !s.why.CompareAndSwap(nil, &reason) {
 		return
 	}
+	s.ending.Store(true)
 	if s.websocket {
 		if s.mu.TryLock() {
 			if s.frames.boundary() {
@@ -178,8 +182,25 @@ func (s *stream) end() {
 	_ = s.client.Close()
 }
 
-// sayGoodbyeLocked sends the close frame 1008 (RFC 6455, Section 7.4.1: policy violation), unless the origin has sent
-// one, and lets nothing follow it. The cut closes the connection.
+// closeFrame is the close frame for a cut (RFC 6455, Section 7.4.1): 1001, going away, when the edge shuts down, and
+// 1008, policy violation, for what was decided about the client.
+func closeFrame(reason string) []byte {
+	code, text := 1008, "no longer allowed: "+reason
+	switch reason {
+	case "shutdown":
+		code, text = 1001, "server is shutting down"
+	case string(identity.Revoked):
+		text = "certificate revoked"
+	case string(identity.Expired):
+		text = "certificate expired"
+	case string(identity.Untrusted):
+		text = "certificate not trusted"
+	}
+	return append([]byte{0x88, byte(2 + len(text)), byte(code >> 8), byte(code & 0xff)}, text...)
+}
+
+// sayGoodbyeLocked sends the close frame, unless the origin has sent one, and lets nothing follow it. The cut closes the
+// connection.
 func (s *stream) sayGoodbyeLocked() {
 	if s.ended {
 		return
@@ -187,19 +208,23 @@ func (s *stream) sayGoodbyeLocked() {
 	s.ended = true
 	_ = s.client.SetWriteDeadline(time.Now().Add(cutGrace))
 	if !s.frames.closed {
-		const reason = "certificate revoked"
-		_, _ = s.client.Write(append([]byte{0x88, byte(2 + len(reason)), 1008 >> 8, 1008 & 0xff}, reason...))
+		_, _ = s.client.Write(closeFrame(*s.why.Load()))
+	}
+	// The client sees the end now, while its answer is awaited.
+	if half, ok := s.client.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
 	}
 	_ = s.origin.Close()
 	close(s.said)
 }
 
-// fromClient is what the client sends. Once the stream is ending it ends with the client's close frame, the answer to
-// ours (RFC 6455, Section 7.1.1: the server then closes first).
+// fromClient is what the client sends. It ends when the stream is ending, so that nothing more reaches the origin; read
+// on, it ends with the client's close frame, the answer to ours (RFC 6455, Section 7.1.1: the server then closes first).
 type fromClient struct {
 	r      io.Reader
 	s      *stream
 	frames frames
+	ended  bool // what is read now is for nobody
 }
 
 func (f *fromClient) Read(p []byte) (int, error) {
@@ -208,8 +233,13 @@ func (f *fromClient) Read(p []byte) (int, error) {
 		for at := 0; at < n; {
 			at += f.frames.next(p[at:n])
 		}
-		if f.frames.closed && f.s.ending.Load() {
+	}
+	if f.s.ending.Load() {
+		if f.frames.closed {
 			err = io.EOF
+		} else if !f.ended {
+			f.ended = true
+			return 0, io.EOF
 		}
 	}
 	return n, err

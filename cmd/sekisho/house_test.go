@@ -65,7 +65,7 @@ func TestRevokedUnderAWrongClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: time.Now()}
-	if _, err := h.store.Apply(t.Context(), step, storetest.Entry("certificate.revoke", c.ID)); err != nil {
+	if _, _, err := h.store.Apply(t.Context(), step, storetest.Entry("certificate.revoke", c.ID)); err != nil {
 		t.Fatal(err)
 	}
 	s := &server{house: h, logger: h.logger, index: revocation.NewIndex()}

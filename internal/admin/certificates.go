@@ -252,8 +252,11 @@ func certificateError(c *call, row ca.Certificate, err error) error {
 	case row.OnHold():
 		return conflict(fmt.Sprintf("certificate %s is already revoked since %s (certificateHold); "+
 			`PATCH {"reactivate":true} undoes that, DELETE with a reason makes it final`, id, since))
-	case row.Status == ca.Revoked:
+	case row.Status == ca.Revoked && row.Reason == pkix.KeyCompromise:
 		return conflict(fmt.Sprintf("certificate %s is already revoked since %s (%s), and that is final: issue a new one", id, since, row.Reason))
+	case row.Status == ca.Revoked:
+		return conflict(fmt.Sprintf("certificate %s is already revoked since %s (%s), and that is final: issue a new one; "+
+			"only the reason keyCompromise can still be given, which blocks its key", id, since, row.Reason))
 	case row.Status == ca.Active:
 		return conflict("certificate " + id + " is active already")
 	}

@@ -108,6 +108,41 @@ func TestMisspelledReason(t *testing.T) {
 	}
 }
 
+// TestCompromisedKey: one call for one certificate revokes all of its key, also one of another zone, and a final reason
+// can still become keyCompromise.
+func TestCompromisedKey(t *testing.T) {
+	a := newAPI(t)
+	request := map[string]any{"csr": newCSR(t, "copied"), "validity_days": 365}
+	otherCerts := "/zones/" + otherZone + "/client_certificates"
+	first := result[certificateObject](t, a.call("POST", certsPath, request))
+	paths := []string{certsPath + "/" + result[certificateObject](t, a.call("POST", certsPath, request)).ID,
+		otherCerts + "/" + result[certificateObject](t, a.call("POST", otherCerts, request)).ID}
+	if r := a.call("DELETE", certsPath+"/"+first.ID+"?reason=superseded", nil); r.Status != 200 {
+		t.Fatal(r.Body)
+	}
+	if r := a.call("DELETE", certsPath+"/"+first.ID+"?reason=unspecified", nil); r.Status != 400 || !strings.Contains(r.text(), "only the reason keyCompromise") {
+		t.Errorf("another reason: %d %s", r.Status, r.Body)
+	}
+	if r := a.call("DELETE", certsPath+"/"+first.ID+"?reason=keyCompromise", nil); r.Status != 200 {
+		t.Fatal(r.Body)
+	}
+	for _, path := range append(paths, certsPath+"/"+first.ID) {
+		got := result[certificateObject](t, a.call("GET", path, nil))
+		if got.Status != "revoked" || got.RevocationReason == nil || *got.RevocationReason != "keyCompromise" {
+			t.Errorf("%s: %s %v", path, got.Status, got.RevocationReason)
+		}
+		if r := a.call("PATCH", path, nil); r.Status != 400 {
+			t.Errorf("%s was reactivated: %s", path, r.Body)
+		}
+	}
+	if r := a.call("DELETE", certsPath+"/"+first.ID+"?reason=keyCompromise", nil); r.Status != 400 || r.code() != codeConflict {
+		t.Errorf("again: %s", r.Body)
+	}
+	if r := a.call("POST", certsPath, request); r.Status != 400 || !strings.Contains(r.text(), "blocked") {
+		t.Errorf("a new certificate for the key: %s", r.Body)
+	}
+}
+
 func checkObject(t *testing.T, made certificateObject) {
 	t.Helper()
 	cert, err := pkix.ParseCertificate([]byte(made.Certificate))

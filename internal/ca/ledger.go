@@ -80,8 +80,9 @@ type Filter struct {
 	Profile     string
 	Serial      *pkix.Serial
 	Fingerprint *pkix.Fingerprint
-	CommonName  string // exact
-	Limit       int    // at most this many; 0 means 50, at most 1000
+	CommonName  string      // exact
+	Key         *pkix.KeyID // the public key
+	Limit       int         // at most this many; 0 means 50, at most 1000
 	Offset      int
 }
 
@@ -92,7 +93,9 @@ type Transition struct {
 	To     Status      // Revoked or Active
 	Reason pkix.Reason // for Revoked
 	At     time.Time
-	Block  bool // also block the public key for good (keyCompromise)
+	// Block, with Revoked, also blocks the public key for good (keyCompromise), and every other certificate of it that is
+	// active or on hold, whoever's it is, is revoked for the same reason.
+	Block bool
 }
 
 // Ledger is the durable record of what our CAs signed and revoked. Every method that writes is durable (fsynced)
@@ -115,11 +118,14 @@ type Ledger interface {
 	// KeyBlocked reports whether a public key was blocked.
 	KeyBlocked(ctx context.Context, key pkix.KeyID) (bool, error)
 
-	// Apply performs a transition and returns the row after it. The CRL number of the row's (CA, shard) is raised by
-	// one in the same transaction and stored in the row. From Active to Revoked; from Revoked with certificateHold to
+	// Apply performs a transition and returns the row after it, and the other rows that it changed (see
+	// Transition.Block), each with an entry of its own in the audit log: a copy of entry with the row's id as object and
+	// the id of the transition in its detail same_key_as. The CRL number of a row's (CA, shard) is raised by one for each
+	// row in the same transaction and stored in the row. From Active to Revoked; from Revoked with certificateHold to
 	// Active, or to Revoked with another reason (final), which keeps RevokedAt: nothing between the hold and now is good
-	// after all. Anything else is ErrConflict, with the row as it is.
-	Apply(ctx context.Context, t Transition, entry auditlog.Entry) (Certificate, error)
+	// after all; from Revoked with any other reason to keyCompromise, which keeps it too. Anything else is ErrConflict,
+	// with the row as it is.
+	Apply(ctx context.Context, t Transition, entry auditlog.Entry) (row Certificate, sameKey []Certificate, err error)
 
 	// Revoked yields every revoked certificate of a CA's shard that expired no earlier than since, in no order, from
 	// one consistent view, together with the CRL number of that view. caID "" means every CA (and number is 0); shard

@@ -16,7 +16,7 @@ type RevokeRequest struct {
 	ZoneID string // when set, the certificate must belong to it, else ErrNotFound
 	Actor  string
 	// Reason is any but certificateHold (that is [Authority.Hold]) and removeFromCRL. keyCompromise also blocks the
-	// public key: it is never certified again.
+	// public key: it is never certified again, and every other certificate of it is revoked with this one.
 	Reason pkix.Reason
 }
 
@@ -28,7 +28,7 @@ type ChangeRequest struct {
 }
 
 // Revoke revokes a certificate for good; one on hold too. It returns the row after it. A certificate that is revoked
-// already is ErrConflict.
+// for good already is ErrConflict, except that any other reason may still become keyCompromise.
 func (a *Authority) Revoke(ctx context.Context, req RevokeRequest) (Certificate, error) {
 	switch {
 	case req.Reason == pkix.CertificateHold:
@@ -39,40 +39,31 @@ func (a *Authority) Revoke(ctx context.Context, req RevokeRequest) (Certificate,
 		return Certificate{}, invalid("reason", "there is no %s", req.Reason)
 	}
 	t := Transition{ID: req.ID, ZoneID: req.ZoneID, To: Revoked, Reason: req.Reason, At: a.now(), Block: req.Reason == pkix.KeyCompromise}
-	row, err := a.change(ctx, t, req.Actor, "certificate.revoke")
-	if err == nil {
-		a.counters.revoked.Add(1)
-	}
+	row, n, err := a.change(ctx, t, req.Actor, "certificate.revoke")
+	a.counters.revoked.Add(int64(n))
 	return row, err
 }
 
 // Hold revokes a certificate in the one way that can be undone (reason certificateHold).
 func (a *Authority) Hold(ctx context.Context, req ChangeRequest) (Certificate, error) {
 	t := Transition{ID: req.ID, ZoneID: req.ZoneID, To: Revoked, Reason: pkix.CertificateHold, At: a.now()}
-	row, err := a.change(ctx, t, req.Actor, "certificate.hold")
-	if err == nil {
-		a.counters.held.Add(1)
-	}
+	row, n, err := a.change(ctx, t, req.Actor, "certificate.hold")
+	a.counters.held.Add(int64(n))
 	return row, err
 }
 
 // Reactivate ends a hold. A certificate that is active or revoked for good is ErrConflict.
 func (a *Authority) Reactivate(ctx context.Context, req ChangeRequest) (Certificate, error) {
 	t := Transition{ID: req.ID, ZoneID: req.ZoneID, To: Active, At: a.now()}
-	row, err := a.change(ctx, t, req.Actor, "certificate.reactivate")
-	if err == nil {
-		a.counters.reactivated.Add(1)
-	}
+	row, n, err := a.change(ctx, t, req.Actor, "certificate.reactivate")
+	a.counters.reactivated.Add(int64(n))
 	return row, err
 }
 
-// change performs a transition and tells everybody: ledger, cached OCSP answers, CRL, OnChange, in this order. The lock
-// keeps the order of the ledger for one certificate: a hold that is told after its own reactivation would shut out a
-// good client, the other way round would let a revoked one in.
-func (a *Authority) change(ctx context.Context, t Transition, actor, action string) (Certificate, error) {
-	lock := &a.states[stripe(t.ID)%uint32(len(a.states))]
-	lock.Lock()
-	defer lock.Unlock()
+// change performs a transition and tells everybody: ledger, cached OCSP answers, CRL, OnChange, in this order. It returns
+// the row and how many certificates changed.
+func (a *Authority) change(ctx context.Context, t Transition, actor, action string) (row Certificate, changed int, err error) {
+	defer a.lockStates(t)()
 	detail := map[string]string{}
 	if t.To == Revoked {
 		detail["reason"] = t.Reason.String()
@@ -80,17 +71,39 @@ func (a *Authority) change(ctx context.Context, t Transition, actor, action stri
 	if t.ZoneID != "" {
 		detail["zone"] = t.ZoneID
 	}
-	row, err := a.cfg.Ledger.Apply(ctx, t, a.entry(actor, action, t.ID, detail))
+	row, sameKey, err := a.cfg.Ledger.Apply(ctx, t, a.entry(actor, action, t.ID, detail))
 	if err != nil {
-		a.recheck(ctx, t.ID, err)
+		a.recheck(ctx, t, err)
 		err = transitionError(t, row, err)
 		a.cfg.Logger.InfoContext(ctx, "certificate not changed", "actor", actor, "action", action, "id", t.ID, "error", err)
-		return row, err
+		return row, 0, err
 	}
-	a.tell(row)
-	a.cfg.Logger.InfoContext(ctx, "certificate changed", "actor", actor, "action", action, "id", row.ID,
-		"serial", row.Serial.String(), "status", string(row.Status), "reason", row.Reason.String(), "crl_number", row.CRLNumber)
-	return row, nil
+	changed = 1 + len(sameKey)
+	for _, c := range append([]Certificate{row}, sameKey...) {
+		a.tell(c)
+		a.cfg.Logger.InfoContext(ctx, "certificate changed", "actor", actor, "action", action, "id", c.ID,
+			"serial", c.Serial.String(), "status", string(c.Status), "reason", c.Reason.String(), "crl_number", c.CRLNumber)
+	}
+	return row, changed, nil
+}
+
+// lockStates keeps the order of the ledger for each certificate that t may change, and returns how to unlock: a hold that
+// is told after its own reactivation would shut out a good client, the other way round would let a revoked one in. Which
+// certificates have one key is not known before the ledger is asked, so a compromised key locks them all.
+func (a *Authority) lockStates(t Transition) (unlock func()) {
+	from := int(stripe(t.ID) % uint32(len(a.states)))
+	to := from + 1
+	if t.Block {
+		from, to = 0, len(a.states)
+	}
+	for i := from; i < to; i++ {
+		a.states[i].Lock()
+	}
+	return func() {
+		for i := from; i < to; i++ {
+			a.states[i].Unlock()
+		}
+	}
 }
 
 // tell announces what the ledger says of a certificate.
@@ -104,13 +117,25 @@ func (a *Authority) tell(row Certificate) {
 
 // recheck announces what the ledger says after an error that leaves open whether the transition was stored (a commit
 // that failed on the way back). The caller gets the error all the same; but what is stored takes effect.
-func (a *Authority) recheck(ctx context.Context, id string, err error) {
+func (a *Authority) recheck(ctx context.Context, t Transition, err error) {
 	// The context's error means that the ledger never began; any other, with a caller who is gone by now, does not.
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return
 	}
-	if row, err := a.cfg.Ledger.Certificate(context.WithoutCancel(ctx), "", id); err == nil {
-		a.tell(row)
+	ctx = context.WithoutCancel(ctx)
+	row, err := a.cfg.Ledger.Certificate(ctx, "", t.ID)
+	if err != nil {
+		return
+	}
+	a.tell(row)
+	for f := (Filter{Key: &row.KeyHash, Limit: 1000}); t.Block; f.Offset += f.Limit {
+		rows, _, err := a.cfg.Ledger.Certificates(ctx, f)
+		for _, c := range rows {
+			a.tell(c)
+		}
+		if err != nil || len(rows) < f.Limit {
+			return
+		}
 	}
 }
 

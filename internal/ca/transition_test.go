@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,6 +23,9 @@ func TestTransitions(t *testing.T) {
 		"revoke": func(id string) (ca.Certificate, error) {
 			return f.Revoke(t.Context(), ca.RevokeRequest{ID: id, ZoneID: zone, Reason: pkix.Superseded})
 		},
+		"compromise": func(id string) (ca.Certificate, error) {
+			return f.Revoke(t.Context(), ca.RevokeRequest{ID: id, ZoneID: zone, Reason: pkix.KeyCompromise})
+		},
 		"hold": func(id string) (ca.Certificate, error) {
 			return f.Hold(t.Context(), ca.ChangeRequest{ID: id, ZoneID: zone})
 		},
@@ -41,6 +45,10 @@ func TestTransitions(t *testing.T) {
 		{"hold", "hold", "is already on hold since 2", true},
 		{"hold", "reactivate", "active unspecified", false},
 		{"revoke", "revoke", "is already revoked (superseded) since 2", true},
+		{"hold", "compromise", "revoked keyCompromise", false},
+		{"revoke", "compromise", "revoked keyCompromise", false},
+		{"compromise", "compromise", "is already revoked (keyCompromise) since 2", true},
+		{"compromise", "revoke", "is already revoked (keyCompromise) since 2", true},
 		{"revoke", "hold", "is already revoked (superseded) since 2", true},
 		{"revoke", "reactivate", "only a hold can be undone", true},
 	} {
@@ -179,5 +187,119 @@ func TestFailedCommit(t *testing.T) {
 				t.Errorf("in the CRL: %v; the ledger has it %s", found, want)
 			}
 		})
+	}
+}
+
+// sameKey issues n certificates for one new key.
+func (f *fixture) sameKey(n int) []ca.Certificate {
+	f.t.Helper()
+	request := csr(f.t, newKey(f.t, pkix.ECDSAP256), named("same key"))
+	rows := make([]ca.Certificate, n)
+	for i := range rows {
+		var err error
+		rows[i], err = f.Issue(f.t.Context(), ca.IssueRequest{ZoneID: zone, Profile: ca.ProfileClient, CSR: request, ValidDays: 30, Actor: "test"})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	return rows
+}
+
+// TestInvariant01CompromisedKey: when a key is compromised, every certificate of it is revoked everywhere before the
+// caller has its answer, also after a commit that reported an error; certificates of other keys stay.
+func TestInvariant01CompromisedKey(t *testing.T) {
+	for _, point := range []string{"", "after-commit", "before-commit"} {
+		t.Run("fault "+point, func(t *testing.T) {
+			told := map[string]ca.Certificate{}
+			f := newCA(t, pkix.ECDSAP256, config(func(c *ca.Config) {
+				c.OnChange = func(row ca.Certificate) { told[row.ID] = row }
+			}))
+			f.run()
+			rows, bystander := f.sameKey(4), f.issue("bystander")
+			f.hold(rows[2].ID)
+			f.revoke(rows[3].ID, pkix.Superseded)
+			for _, row := range append(rows[:2:2], bystander) {
+				f.askGood(row)
+			}
+			clear(told)
+			before := f.Metrics().Revoked
+			if point != "" {
+				full := func(p string) error {
+					if p == point {
+						return syscall.ENOSPC
+					}
+					return nil
+				}
+				f.fault.Store(&full)
+			}
+			_, err := f.Revoke(t.Context(), ca.RevokeRequest{ID: rows[0].ID, Actor: "test", Reason: pkix.KeyCompromise})
+			f.fault.Store(nil)
+			if (err != nil) != (point != "") {
+				t.Fatal(err)
+			}
+			stored := point != "before-commit"
+			for _, row := range rows[:3] {
+				if got := told[row.ID]; stored && (got.Status != ca.Revoked || got.Reason != pkix.KeyCompromise) {
+					t.Errorf("OnChange was told %q %s of %s", got.Status, got.Reason, row.ID)
+				}
+			}
+			for _, row := range rows[:2] {
+				if status := f.ask(row).Status; (status == "revoked") != stored {
+					t.Errorf("OCSP says %s", status)
+				}
+				if stored {
+					f.waitCRL(func(list *x509.RevocationList) bool {
+						e := entry(t, list, row)
+						return e != nil && e.ReasonCode == int(pkix.KeyCompromise)
+					})
+				}
+			}
+			if status := f.ask(bystander).Status; status != "good" {
+				t.Errorf("OCSP says %s of a certificate with another key", status)
+			}
+			if n := f.Metrics().Revoked - before; point == "" && n != 3 {
+				t.Errorf("%d revocations counted, want 3", n)
+			}
+			if last, err := f.Certificate(t.Context(), zone, rows[3].ID); err != nil || last.Reason != pkix.Superseded {
+				t.Errorf("what was revoked for good: %s, %v", last.Reason, err)
+			}
+		})
+	}
+}
+
+// TestCompromiseRace: holds and reactivations of certificates of one key race with its compromise; whatever the order,
+// the last that is told of each is that it is revoked.
+func TestCompromiseRace(t *testing.T) {
+	var mu sync.Mutex
+	last := map[string]ca.Certificate{}
+	f := newCA(t, pkix.ECDSAP256, config(func(c *ca.Config) {
+		c.OnChange = func(row ca.Certificate) {
+			time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
+			mu.Lock()
+			defer mu.Unlock()
+			last[row.ID] = row
+		}
+	}))
+	for range 5 {
+		rows := f.sameKey(6)
+		var group sync.WaitGroup
+		for _, row := range rows[1:] {
+			group.Go(func() {
+				for range 5 {
+					_, _ = f.Hold(t.Context(), ca.ChangeRequest{ID: row.ID})
+					_, _ = f.Reactivate(t.Context(), ca.ChangeRequest{ID: row.ID})
+				}
+			})
+		}
+		group.Go(func() {
+			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
+			f.revoke(rows[0].ID, pkix.KeyCompromise)
+		})
+		group.Wait()
+		for _, row := range rows {
+			if got := last[row.ID]; got.Status != ca.Revoked || got.Reason != pkix.KeyCompromise {
+				t.Errorf("told last: %q %s", got.Status, got.Reason)
+			}
+		}
 	}
 }

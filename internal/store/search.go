@@ -62,14 +62,14 @@ func scanPage(found *sql.Rows) (rows []ca.Certificate, err error) {
 func searchSQL(f ca.Filter) (count, page string, args []any, err error) {
 	where, args, err := filterSQL(f)
 	count = `SELECT coalesce(sum(c.n), 0) FROM certificate_counts c ` + where
-	if f.Serial != nil || f.Fingerprint != nil || f.CommonName != "" {
+	if f.Serial != nil || f.Fingerprint != nil || f.Key != nil || f.CommonName != "" {
 		count = `SELECT count(*) FROM certificates c ` + where
 	}
 	return count, selectCertificate + where + ` ORDER BY c.seq DESC LIMIT ? OFFSET ?`, args, err
 }
 
 // filterSQL is the WHERE clause of a filter. Where a condition that nearly names the row is present (serial,
-// fingerprint, common name), "|| ”" keeps the planner from walking a whole zone's index instead.
+// fingerprint, key, common name), "|| ”" keeps the planner from walking a whole zone's index instead.
 func filterSQL(f ca.Filter) (where string, args []any, err error) {
 	var conds []string
 	add := func(cond string, arg any) {
@@ -81,6 +81,9 @@ func filterSQL(f ca.Filter) (where string, args []any, err error) {
 	}
 	if f.Fingerprint != nil {
 		add("c.fingerprint = ?", f.Fingerprint[:])
+	}
+	if f.Key != nil {
+		add("c.key_hash = ?", f.Key[:])
 	}
 	if f.CommonName != "" {
 		add("c.common_name = ?", f.CommonName)

@@ -222,7 +222,7 @@ func TestSearchUsesIndexes(t *testing.T) {
 	open(t, dir)
 	db := raw(t, dir)
 	defer db.Close()
-	serial, print := pkix.SerialFromBytes([]byte{7}), pkix.Fingerprint{7}
+	serial, print, key := pkix.SerialFromBytes([]byte{7}), pkix.Fingerprint{7}, pkix.KeyID{7}
 	for _, test := range []struct {
 		filter ca.Filter
 		page   string // the index that the page is read by
@@ -235,6 +235,7 @@ func TestSearchUsesIndexes(t *testing.T) {
 		{ca.Filter{ZoneID: "z", Status: ca.Active, Profile: "client"}, "certificates_zone_status ", "certificate_counts"},
 		{ca.Filter{ZoneID: "z", Status: ca.Active, Profile: "client", Serial: &serial}, "certificates_serial ", "certificates_serial"},
 		{ca.Filter{ZoneID: "z", Fingerprint: &print}, "certificates_fingerprint ", "certificates_fingerprint"},
+		{ca.Filter{Key: &key}, "certificates_key ", "certificates_key"},
 		{ca.Filter{ZoneID: "z", Status: ca.Revoked, CommonName: "n"}, "certificates_common_name ", "certificates_common_name"},
 	} {
 		count, page, args, err := store.SearchSQL(test.filter)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"sekisho/internal/auditlog"
@@ -12,12 +13,11 @@ import (
 )
 
 // Apply implements ca.Ledger. With ca.ErrConflict it also returns the row as it is.
-func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.Entry) (ca.Certificate, error) {
+func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.Entry) (c ca.Certificate, sameKey []ca.Certificate, err error) {
 	if _, err := statusCode(step.To); err != nil {
-		return ca.Certificate{}, err
+		return ca.Certificate{}, nil, err
 	}
-	var c ca.Certificate
-	err := s.write.do(ctx, func(ctx context.Context, t *tx) (err error) {
+	err = s.write.do(ctx, func(ctx context.Context, t *tx) (err error) {
 		if c, err = t.certificate(ctx, step.ZoneID, step.ID); err != nil {
 			return err
 		}
@@ -27,12 +27,53 @@ func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.En
 		if c, err = t.transition(ctx, c, step); err != nil {
 			return err
 		}
-		return t.audit(ctx, entry)
+		if err := t.audit(ctx, entry); err != nil || !step.Block || step.To != ca.Revoked {
+			return err
+		}
+		sameKey, err = t.blockKey(ctx, c, step, entry)
+		return err
 	})
-	if err != nil && !errors.Is(err, ca.ErrConflict) {
-		return ca.Certificate{}, err
+	switch {
+	case errors.Is(err, ca.ErrConflict):
+		return c, nil, err
+	case err != nil:
+		return ca.Certificate{}, nil, err
 	}
-	return c, err
+	return c, sameKey, nil
+}
+
+// blockKey blocks the key of c and revokes every other certificate of it that is not revoked for good, each on record.
+func (t *tx) blockKey(ctx context.Context, c ca.Certificate, step ca.Transition, entry auditlog.Entry) ([]ca.Certificate, error) {
+	err := t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+		c.KeyHash[:], micros(step.At), c.ID)
+	if err != nil {
+		return nil, err
+	}
+	var rows []ca.Certificate
+	err = t.each(ctx, selectCertificate+`WHERE c.key_hash = ? AND c.id <> ? AND (c.status = ? OR c.reason = ?) ORDER BY c.seq`,
+		[]any{c.KeyHash[:], c.ID, statusActive, int64(pkix.CertificateHold)}, func(scan scan) error {
+			row, err := scanCertificate(scan)
+			rows = append(rows, row)
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	for i, row := range rows {
+		if rows[i], err = t.transition(ctx, row, step); err != nil {
+			return nil, err
+		}
+		e := entry
+		e.Object, e.Detail = row.ID, maps.Clone(entry.Detail)
+		if e.Detail == nil {
+			e.Detail = map[string]string{}
+		}
+		e.Detail["same_key_as"] = c.ID
+		if err := t.audit(ctx, e); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
 }
 
 // certificate is Store.Certificate inside the transaction, so that nothing comes between reading and writing.
@@ -49,7 +90,8 @@ func (t *tx) certificate(ctx context.Context, zoneID, id string) (ca.Certificate
 }
 
 // allowed says whether the step leads on from where the certificate is: RFC 5280, Section 5.3.1 lets only
-// certificateHold be undone.
+// certificateHold be undone. That a key is compromised may become known after its certificate was revoked for another
+// reason.
 func allowed(c ca.Certificate, step ca.Transition) error {
 	switch {
 	case c.Status == ca.Active && step.To == ca.Revoked:
@@ -57,6 +99,8 @@ func allowed(c ca.Certificate, step ca.Transition) error {
 	case c.OnHold() && step.To == ca.Active:
 		return nil
 	case c.OnHold() && step.To == ca.Revoked && step.Reason != pkix.CertificateHold:
+		return nil
+	case c.Status == ca.Revoked && step.To == ca.Revoked && step.Reason == pkix.KeyCompromise && c.Reason != pkix.KeyCompromise:
 		return nil
 	case c.Status == ca.Active:
 		return fmt.Errorf("store: certificate %s is active already: %w", c.ID, ca.ErrConflict)
@@ -77,7 +121,7 @@ func (t *tx) transition(ctx context.Context, c ca.Certificate, step ca.Transitio
 		return c, err
 	}
 	since := fromMicros(micros(step.At))
-	if c.OnHold() { // X.509, reasonCode: a hold that becomes final keeps its date
+	if c.Status == ca.Revoked { // X.509, reasonCode: a hold that becomes final keeps its date; so does what was final before
 		since = c.RevokedAt
 	}
 	c.Status, c.Reason, c.RevokedAt = step.To, 0, time.Time{}
@@ -87,10 +131,5 @@ func (t *tx) transition(ctx context.Context, c ca.Certificate, step ca.Transitio
 	}
 	err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ? WHERE id = ?`,
 		status, int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, c.ID)
-	if err != nil || !step.Block || step.To != ca.Revoked {
-		return c, err
-	}
-	err = t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-		c.KeyHash[:], micros(step.At), c.ID)
 	return c, err
 }

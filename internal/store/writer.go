@@ -217,6 +217,19 @@ func (t *tx) row(ctx context.Context, query string, args ...any) scan {
 	return func(dest ...any) error { return t.get(ctx, query, args, dest...) }
 }
 
+// each calls fn for each row of query. fn must not use t: the connection is busy until the last row.
+func (t *tx) each(ctx context.Context, query string, args []any, fn func(scan) error) error {
+	st, err := t.prepare(ctx, query) //nolint:sqlclosecheck // kept for the next job; close closes it
+	if err != nil {
+		return err
+	}
+	rows, err := st.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	return eachRow(rows, fn)
+}
+
 // has reports whether query yields a row.
 func (t *tx) has(ctx context.Context, query string, args ...any) (bool, error) {
 	var one int

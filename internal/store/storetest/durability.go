@@ -71,7 +71,7 @@ func testConcurrent(t *testing.T, s Interface) {
 	const writers = 100
 	var mu sync.Mutex
 	var numbers []int64
-	note := func(c ca.Certificate, err error) error {
+	note := func(c ca.Certificate, _ []ca.Certificate, err error) error {
 		if err == nil {
 			mu.Lock()
 			defer mu.Unlock()
@@ -209,7 +209,7 @@ func testFailedCommit(t *testing.T, s Interface) {
 	if err := s.RecordCertificate(t.Context(), c, Entry("certificate.issue", c.ID)); !errors.Is(err, errFault) {
 		t.Errorf("record: %v", err)
 	}
-	if _, err := s.Apply(t.Context(), ca.Transition{ID: held.ID, To: ca.Revoked, At: epoch()}, Entry("revoke", held.ID)); !errors.Is(err, errFault) {
+	if _, _, err := s.Apply(t.Context(), ca.Transition{ID: held.ID, To: ca.Revoked, At: epoch()}, Entry("revoke", held.ID)); !errors.Is(err, errFault) {
 		t.Errorf("revoke: %v", err)
 	}
 	f.SetFault(nil)
@@ -238,14 +238,14 @@ func testFailedButPersisted(t *testing.T, s Interface) {
 		t.Errorf("record: %v", err)
 	}
 	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch()}
-	if _, err := s.Apply(t.Context(), step, Entry("revoke", c.ID)); !errors.Is(err, errFault) {
+	if _, _, err := s.Apply(t.Context(), step, Entry("revoke", c.ID)); !errors.Is(err, errFault) {
 		t.Errorf("revoke: %v", err)
 	}
 	f.SetFault(nil)
 	if err := s.RecordCertificate(t.Context(), c, Entry("certificate.issue", c.ID)); !errors.Is(err, ca.ErrSerialTaken) {
 		t.Errorf("again: %v, want ErrSerialTaken", err)
 	}
-	got, err := s.Apply(t.Context(), step, Entry("revoke", c.ID))
+	got, _, err := s.Apply(t.Context(), step, Entry("revoke", c.ID))
 	if !errors.Is(err, ca.ErrConflict) || got.Status != ca.Revoked || got.CRLNumber != 1 {
 		t.Errorf("again: %s with number %d, %v; want ErrConflict and the row as it is", got.Status, got.CRLNumber, err)
 	}
@@ -282,7 +282,7 @@ func testUncleanEnd(t *testing.T, s Interface) {
 				mu.Lock()
 				acked[c.ID] = 0
 				mu.Unlock()
-				got, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch()}, Entry("revoke", c.ID))
+				got, _, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.Superseded, At: epoch()}, Entry("revoke", c.ID))
 				if err != nil {
 					t.Error(err)
 					return

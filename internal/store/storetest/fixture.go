@@ -62,7 +62,7 @@ func record(t testing.TB, s Interface, c ca.Certificate) ca.Certificate {
 
 func revoke(t testing.TB, s Interface, id string, reason pkix.Reason) ca.Certificate {
 	t.Helper()
-	c, err := s.Apply(t.Context(), ca.Transition{ID: id, To: ca.Revoked, Reason: reason, At: epoch()}, Entry("certificate.revoke", id))
+	c, _, err := s.Apply(t.Context(), ca.Transition{ID: id, To: ca.Revoked, Reason: reason, At: epoch()}, Entry("certificate.revoke", id))
 	if err != nil {
 		t.Fatal(err)
 	}

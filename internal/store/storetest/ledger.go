@@ -131,7 +131,7 @@ func testSearch(t *testing.T, s Interface) {
 	all[7] = revoke(t, s, all[7].ID, pkix.Superseded)
 	all[9] = revoke(t, s, all[9].ID, pkix.CertificateHold)
 	revoke(t, s, all[11].ID, pkix.CertificateHold)
-	back, err := s.Apply(t.Context(), ca.Transition{ID: all[11].ID, To: ca.Active, At: epoch()}, Entry("certificate.reactivate", all[11].ID))
+	back, _, err := s.Apply(t.Context(), ca.Transition{ID: all[11].ID, To: ca.Active, At: epoch()}, Entry("certificate.reactivate", all[11].ID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +155,9 @@ func testSearch(t *testing.T, s Interface) {
 		{"fingerprint", ca.Filter{Fingerprint: &device.Fingerprint, ZoneID: zone}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
 		{"common name", ca.Filter{CommonName: "device-7"}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
 		{"common name of another zone", ca.Filter{CommonName: "device-7", ZoneID: "ffff"}, nil},
+		{"key", ca.Filter{Key: &device.KeyHash}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
 		{"everything at once", ca.Filter{
-			ZoneID: zone, Status: ca.Revoked, Profile: "client", Serial: &device.Serial,
+			ZoneID: zone, Status: ca.Revoked, Profile: "client", Serial: &device.Serial, Key: &device.KeyHash,
 			Fingerprint: &device.Fingerprint, CommonName: "device-7",
 		}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
 		{"nothing like it", ca.Filter{CommonName: "device-"}, nil},

@@ -75,6 +75,7 @@ func Run(t *testing.T, open func(t *testing.T) Interface) {
 		{"Search", testSearch},
 		{"Transitions", testTransitions},
 		{"KeyCompromiseBlocksKey", testBlock},
+		{"KeyCompromiseTakesAlongTheKey", testSameKey},
 		{"CRLNumbers", testCRLNumbers},
 		{"Revoked", testRevoked},
 		{"RevokedIsOneView", testRevokedView},

@@ -30,23 +30,31 @@ func testTransitions(t *testing.T, s Interface) {
 		{ca.Active, 0, false},
 		{ca.Revoked, pkix.CertificateHold, true},
 		{ca.Revoked, pkix.Superseded, true},
+		{ca.Revoked, pkix.Superseded, false},
+		{ca.Revoked, pkix.CertificateHold, false},
+		{ca.Active, 0, false},
+		{ca.Revoked, pkix.KeyCompromise, true},
 		{ca.Revoked, pkix.KeyCompromise, false},
+		{ca.Revoked, pkix.Superseded, false},
 		{ca.Revoked, pkix.CertificateHold, false},
 		{ca.Active, 0, false},
 	} {
 		audits := auditCount(t, s)
 		now = now.Add(time.Hour)
-		got, err := s.Apply(ctx, ca.Transition{ID: c.ID, ZoneID: c.ZoneID, To: step.to, Reason: step.reason, At: now}, Entry("t", c.ID))
+		got, sameKey, err := s.Apply(ctx, ca.Transition{ID: c.ID, ZoneID: c.ZoneID, To: step.to, Reason: step.reason, At: now}, Entry("t", c.ID))
 		if step.ok {
 			number++
 			switch {
 			case step.to == ca.Active:
 				c.RevokedAt = time.Time{}
-			case !c.OnHold(): // a hold that becomes final keeps its date
+			case c.Status == ca.Active: // a hold that becomes final keeps its date, and so does what was final before
 				c.RevokedAt = now.Truncate(time.Microsecond)
 			}
 			c.Status, c.Reason, c.CRLNumber = step.to, step.reason, number
 			audits++
+		}
+		if len(sameKey) != 0 {
+			t.Errorf("to %s %s changed %d others", step.to, step.reason, len(sameKey))
 		}
 		if step.ok != (err == nil) || !step.ok && !errors.Is(err, ca.ErrConflict) {
 			t.Errorf("to %s %s: %v", step.to, step.reason, err)
@@ -66,11 +74,11 @@ func testTransitions(t *testing.T, s Interface) {
 		"another zone": {ID: c.ID, ZoneID: "ffff", To: ca.Revoked, At: epoch()},
 		"no such id":   {ID: "nobody", To: ca.Revoked, At: epoch()},
 	} {
-		if _, err := s.Apply(ctx, step, Entry("t", "")); !errors.Is(err, ca.ErrNotFound) {
+		if _, _, err := s.Apply(ctx, step, Entry("t", "")); !errors.Is(err, ca.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", what, err)
 		}
 	}
-	if _, err := s.Apply(ctx, ca.Transition{ID: c.ID, To: "pending", At: epoch()}, Entry("t", c.ID)); err == nil {
+	if _, _, err := s.Apply(ctx, ca.Transition{ID: c.ID, To: "pending", At: epoch()}, Entry("t", c.ID)); err == nil {
 		t.Error("an unknown status was taken")
 	}
 }
@@ -94,7 +102,7 @@ func testBlock(t *testing.T, s Interface) {
 		t.Error("blocked by a hold")
 	}
 	step := ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: epoch(), Block: true}
-	if _, err := s.Apply(ctx, step, Entry("certificate.revoke", c.ID)); err != nil {
+	if _, _, err := s.Apply(ctx, step, Entry("certificate.revoke", c.ID)); err != nil {
 		t.Fatal(err)
 	}
 	if !blocked() {
@@ -105,14 +113,81 @@ func testBlock(t *testing.T, s Interface) {
 	if err := s.RecordCertificate(ctx, again, Entry("certificate.issue", again.ID)); !errors.Is(err, ca.ErrKeyBlocked) {
 		t.Errorf("another certificate for the key: %v, want ErrKeyBlocked", err)
 	}
-	// A second certificate of the same key, issued before the block, can be revoked for the same reason.
-	other, twin := Certificate(3), Certificate(4)
-	twin.KeyHash = other.KeyHash
-	for _, c := range []ca.Certificate{record(t, s, other), record(t, s, twin)} {
-		step.ID = c.ID
-		if _, err := s.Apply(ctx, step, Entry("certificate.revoke", c.ID)); err != nil {
-			t.Errorf("%s: %v", c.ID, err)
+	// What was revoked for another reason can still have its key blocked.
+	late := record(t, s, Certificate(3))
+	revoke(t, s, late.ID, pkix.Superseded)
+	step.ID = late.ID
+	if _, _, err := s.Apply(ctx, step, Entry("certificate.revoke", late.ID)); err != nil {
+		t.Errorf("superseded, then keyCompromise: %v", err)
+	}
+	if b, err := s.KeyBlocked(ctx, late.KeyHash); !b || err != nil {
+		t.Errorf("its key is blocked: %v, %v", b, err)
+	}
+}
+
+// testSameKey: keyCompromise takes along every certificate of the key that is not revoked for good, in any zone and
+// shard, each with a CRL number and an audit record of its own; and no certificate of another key.
+func testSameKey(t *testing.T, s Interface) {
+	ctx := t.Context()
+	AddCA(t, s)
+	key := Certificate(1).KeyHash
+	certs := make([]ca.Certificate, 6)
+	for n := range certs {
+		certs[n] = Certificate(n + 1)
+		certs[n].Shard = n % 2
+		if n != 5 {
+			certs[n].KeyHash = key
 		}
+		record(t, s, certs[n])
+	}
+	held := revoke(t, s, certs[2].ID, pkix.CertificateHold) // shard 0, number 1
+	final := revoke(t, s, certs[3].ID, pkix.Superseded)     // shard 1, number 1
+	audits := auditCount(t, s)
+	now := epoch().Add(time.Hour)
+	step := ca.Transition{ID: certs[0].ID, ZoneID: certs[0].ZoneID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: now, Block: true}
+	row, others, err := s.Apply(ctx, step, Entry("certificate.revoke", certs[0].ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []ca.Certificate{certs[0], certs[1], held, certs[4]}
+	for i, number := range []int64{2, 2, 3, 4} { // shards 0, 1, 0, 0
+		want[i].CRLNumber = number
+		if want[i].Status == ca.Active {
+			want[i].RevokedAt = now.Truncate(time.Microsecond)
+		}
+		want[i].Status, want[i].Reason = ca.Revoked, pkix.KeyCompromise
+	}
+	var stored []ca.Certificate
+	for _, c := range want {
+		c, err := s.Certificate(ctx, "", c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored = append(stored, c)
+	}
+	answered := append([]ca.Certificate{row}, others...)
+	if diff := cmp.Diff([][]ca.Certificate{want, want}, [][]ca.Certificate{answered, stored}, equateSerials()); diff != "" {
+		t.Errorf("answered and stored: %s", diff)
+	}
+	for _, c := range []ca.Certificate{final, certs[5]} {
+		if got, err := s.Certificate(ctx, "", c.ID); err != nil || got.Status != c.Status || got.Reason != c.Reason || got.CRLNumber != c.CRLNumber {
+			t.Errorf("%s %s became %s %s, %v", c.Status, c.Reason, got.Status, got.Reason, err)
+		}
+	}
+	records, err := s.AuditRecords(ctx, int64(audits)+1, 0)
+	if err != nil || len(records) != len(want) {
+		t.Fatalf("%d audit records, %v; want one a certificate", len(records), err)
+	}
+	for i, r := range records {
+		if r.Object != want[i].ID || (r.Detail["same_key_as"] == certs[0].ID) != (i > 0) || r.Detail["because"] == "" {
+			t.Errorf("audit record %d: %s, %v", i, r.Object, r.Detail)
+		}
+	}
+	if err := s.VerifyAudit(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, others, err := s.Apply(ctx, step, Entry("certificate.revoke", certs[0].ID)); !errors.Is(err, ca.ErrConflict) || len(others) != 0 {
+		t.Errorf("again: %v with %d others, want ErrConflict", err, len(others))
 	}
 }
 
@@ -153,7 +228,7 @@ func testRevoked(t *testing.T, s Interface) {
 		}
 		got := revoke(t, s, c.ID, pkix.Reason(1+n%6))
 		if n%6+1 == int(pkix.CertificateHold) {
-			if _, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Active, At: epoch()}, Entry("t", c.ID)); err != nil {
+			if _, _, err := s.Apply(t.Context(), ca.Transition{ID: c.ID, To: ca.Active, At: epoch()}, Entry("t", c.ID)); err != nil {
 				t.Fatal(err)
 			}
 			continue

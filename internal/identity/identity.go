@@ -27,7 +27,7 @@ const (
 	Untrusted     Reason = "untrusted"      // no path to a CA of this host
 	Expired       Reason = "expired"        // a certificate of the path is past its notAfter
 	NotYetValid   Reason = "not_yet_valid"  // a certificate of the path is before its notBefore
-	WrongUsage    Reason = "wrong_usage"    // an extended key usage extension without clientAuth (RFC 5280, Section 4.2.1.12)
+	WrongUsage    Reason = "wrong_usage"    // usage extensions that rule client authentication out (RFC 5280, Sections 4.2.1.3 and 4.2.1.12)
 	Revoked       Reason = "revoked"        // revoked or on hold, as some revocation source says
 	TooComplex    Reason = "too_complex"    // path building ran out of its work budget
 	Malformed     Reason = "malformed"      // the certificate could not be read or breaks a rule that verification needs

@@ -14,9 +14,24 @@ import (
 // errNobody is why the nil or empty set refuses.
 var errNobody = errors.New("the host trusts no CA for client certificates")
 
-// findPath looks for a path from the leaf to an anchor of set. The path it returns may be outside its validity at
-// now: an expired certificate still has an issuer, and is named by it. Without a path it says why.
-func findPath(set *trust.Set, presented []*x509.Certificate, now time.Time) ([]*x509.Certificate, identity.Reason, error) {
+// errKeyUsage refuses a key that its certificate does not let authenticate a client (RFC 5280, Section 4.2.1.12: with
+// clientAuth, digitalSignature or keyAgreement is consistent; both extensions are to be obeyed). openssl does the same.
+var errKeyUsage = errors.New("key usage allows neither digitalSignature nor keyAgreement, which client authentication needs")
+
+// findPaths looks for paths from the leaf to an anchor of set that its certificates may be used on. Without one it says
+// why.
+func findPaths(set *trust.Set, presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, identity.Reason, error) {
+	paths, reason, err := buildPaths(set, presented, now)
+	const signs = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement
+	if usage := presented[0].KeyUsage; len(paths) > 0 && usage != 0 && usage&signs == 0 {
+		return nil, identity.WrongUsage, errKeyUsage
+	}
+	return paths, reason, err
+}
+
+// buildPaths looks for paths from the leaf to an anchor of set. What it returns may be outside its validity at now: an
+// expired certificate still has an issuer, and is named by it. Without a path it says why.
+func buildPaths(set *trust.Set, presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, identity.Reason, error) {
 	if set.Roots() == nil || len(set.CAs()) == 0 {
 		return nil, identity.Untrusted, errNobody
 	}
@@ -28,7 +43,7 @@ func findPath(set *trust.Set, presented []*x509.Certificate, now time.Time) ([]*
 	}
 	chains, err := presented[0].Verify(opts)
 	if err == nil {
-		return chains[0], identity.OK, nil
+		return chains, identity.OK, nil
 	}
 	reason := reasonOf(err)
 	if reason != identity.Untrusted && reason != identity.Expired {
@@ -37,7 +52,7 @@ func findPath(set *trust.Set, presented []*x509.Certificate, now time.Time) ([]*
 	for _, at := range otherTimes(set, presented, now) {
 		opts.CurrentTime = at
 		if chains, otherErr := presented[0].Verify(opts); otherErr == nil {
-			return chains[0], identity.OK, nil
+			return chains, identity.OK, nil
 		} else if r := reasonOf(otherErr); r != identity.Untrusted && r != identity.Expired {
 			return nil, r, otherErr
 		}

@@ -3,7 +3,8 @@
 //
 // [Verifier.Check] never fetches and never blocks, so it may run inside a handshake, before the client has proved that
 // it holds the key. It refuses, by the identity's reason: what has no path to the host's CAs, is outside its validity,
-// may not be used for client authentication, is revoked, breaks a rule of crypto/x509, or is more than a bounded amount
+// may not be used for client authentication (by extended key usage, or by a key usage without digitalSignature and
+// keyAgreement), is revoked, breaks a rule of crypto/x509, or is more than a bounded amount
 // of work. Certificates as openssl makes them without configuration are honoured: X.509 v1, no subject alternative
 // name, no extended key usage (absent is any), CAs without key usage.
 //
@@ -61,8 +62,9 @@ func New(c Config) *Verifier {
 }
 
 // Check judges the certificates a client presented, leaf first, against the CAs of set. None presented gives the zero
-// Identity; the nil set trusts nobody. A path that was found before is not looked for again, but validity and
-// revocation are judged each time.
+// Identity; the nil set trusts nobody. Of several paths (an intermediate CA may be certified by two others) the first
+// that nothing speaks against counts. A path that was found before is not looked for again, but validity and revocation
+// are judged each time.
 func (v *Verifier) Check(set *trust.Set, presented []*x509.Certificate) identity.Identity {
 	if len(presented) == 0 {
 		return identity.Identity{}
@@ -73,24 +75,42 @@ func (v *Verifier) Check(set *trust.Set, presented []*x509.Certificate) identity
 	now := v.now()
 	key := keyOf(set, presented)
 	if issuers, ok := v.cache.get(key); ok {
-		known := identity.NewVerified(presented, slices.Concat(presented[:1], issuers))
-		if valid, _ := known.ValidAt(now); valid {
-			return v.judge(known, now)
+		known := v.judge(identity.NewVerified(presented, slices.Concat(presented[:1], issuers)), now)
+		if known.Verified() || v.leafRevoked(known) {
+			return known
 		}
 	}
-	path, reason, err := findPath(set, presented, now)
-	if len(path) == 0 {
+	paths, reason, err := findPaths(set, presented, now)
+	if len(paths) == 0 {
 		return identity.NewRefused(presented, nil, reason, err)
 	}
-	id := identity.NewVerified(presented, path)
-	if valid, _ := id.ValidAt(now); valid {
-		v.cache.put(key, path[1:])
+	var first identity.Identity
+	for i, path := range paths {
+		id := v.judge(identity.NewVerified(presented, path), now)
+		if id.Verified() || v.leafRevoked(id) {
+			v.cache.put(key, path[1:])
+			return id
+		}
+		if i == 0 {
+			first = id
+		}
 	}
-	return v.judge(id, now)
+	return first
+}
+
+// leafRevoked reports a refusal that no other path would change, although the path is valid.
+func (v *Verifier) leafRevoked(id identity.Identity) bool {
+	if id.Reason() != identity.Revoked {
+		return false
+	}
+	leaf, _ := id.CertID()
+	_, revoked := v.index.Lookup(leaf)
+	return revoked
 }
 
 // Recheck judges an identity again at the present time and state of the revocation index, from its path alone: what
-// was revoked may be verified again, and the reverse. An identity without a path stays as it is.
+// was revoked may be verified again, and the reverse. Other paths are not looked for, which only [Verifier.Check] does.
+// An identity without a path stays as it is.
 func (v *Verifier) Recheck(id identity.Identity) identity.Identity {
 	if len(id.Path()) == 0 {
 		return id

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -48,6 +49,11 @@ func TestCheck(t *testing.T) {
 	critical := testpki.Edit(func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
 	})
+	keyUsage := func(u x509.KeyUsage) testpki.Option {
+		return testpki.Edit(func(c *x509.Certificate) { c.KeyUsage = u })
+	}
+	short := ca.Intermediate("short", testpki.Edit(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 0, true }))
+	servers := ca.Intermediate("servers", testpki.Edit(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }))
 	old := now.Add(-time.Hour)
 	cases := []struct {
 		name      string
@@ -62,6 +68,12 @@ func TestCheck(t *testing.T) {
 		{"no SAN, no EKU, no KU", chain(ca.Client("x", testpki.NoSAN(), testpki.NoEKU(), testpki.NoKeyUsage())), identity.OK, 2},
 		{"X.509 v1", chain(ca.Client("x", testpki.V1())), identity.OK, 2},
 		{"wrong usage", chain(ca.Client("x", testpki.WrongEKU())), identity.WrongUsage, 0},
+		{"key for encryption alone", chain(ca.Client("x", keyUsage(x509.KeyUsageKeyEncipherment|x509.KeyUsageDataEncipherment))), identity.WrongUsage, 0},
+		{"key for certificates alone", chain(ca.Client("x", keyUsage(x509.KeyUsageCertSign|x509.KeyUsageCRLSign))), identity.WrongUsage, 0},
+		{"a CA as client", []*x509.Certificate{ca.Intermediate("ca", keyUsage(x509.KeyUsageCertSign)).Cert}, identity.WrongUsage, 0},
+		{"key for agreement", chain(ca.Client("x", keyUsage(x509.KeyUsageKeyAgreement))), identity.OK, 2},
+		{"path too long", chain(short.Intermediate("below").Client("x")), identity.Untrusted, 0},
+		{"intermediate for servers alone", chain(servers.Client("x")), identity.WrongUsage, 0},
 		{"expired", chain(ca.Client("x", testpki.NotAfter(old))), identity.Expired, 2},
 		{"expired through an intermediate", chain(sub.Client("x", testpki.NotAfter(old))), identity.Expired, 3},
 		{"expired and foreign", chain(foreign.Client("x", testpki.NotAfter(old))), identity.Untrusted, 0},
@@ -147,6 +159,72 @@ func TestRevocationAndRecheck(t *testing.T) {
 	if id := v.Recheck(identity.Identity{}); id.Reason() != identity.NoCertificate {
 		t.Errorf("anonymous became %q", id.Reason())
 	}
+}
+
+// An intermediate CA that two roots certify is good as long as one of its certificates is, whether the path was found
+// before or not; the leaf's own revocation counts on every path.
+func TestOtherPathWhenAnIssuerIsRevoked(t *testing.T) {
+	one, two := testpki.NewCA(t, testpki.Name("one")), testpki.NewCA(t, testpki.Name("two"))
+	sub := one.Intermediate("sub")
+	cross := two.Intermediate("sub", testpki.Key(sub.Key))
+	leaf := sub.Client("x")
+	presented := []*x509.Certificate{leaf.Cert, sub.Cert, cross.Cert}
+	ids := map[string]ourpkix.CertID{"sub": ourpkix.CertIDOf(sub.Cert, one.Cert), "cross": ourpkix.CertIDOf(cross.Cert, two.Cert), "leaf": ourpkix.CertIDOf(leaf.Cert, sub.Cert)}
+	for _, size := range []int{0, -1} {
+		for _, tc := range []struct {
+			revoked []string
+			reason  identity.Reason
+		}{
+			{nil, identity.OK},
+			{[]string{"sub"}, identity.OK},
+			{[]string{"cross"}, identity.OK},
+			{[]string{"sub", "cross"}, identity.Revoked},
+			{[]string{"leaf"}, identity.Revoked},
+		} {
+			index := revocation.NewIndex()
+			v := New(Config{Revocation: index, CacheSize: size})
+			set := setOf(t, one.Cert, two.Cert)
+			for range 3 { // before, and twice after
+				if id := v.Check(set, presented); len(id.Path()) != 3 || id.Reason() != identity.OK && id.Reason() != tc.reason {
+					t.Errorf("%v revoked, cache %d: %q", tc.revoked, size, id.Reason())
+				}
+				for _, name := range tc.revoked {
+					index.Apply(revocation.Change{Entry: revocation.Entry{ID: ids[name]}, Revoked: true})
+				}
+			}
+			if id := v.Check(set, presented); id.Reason() != tc.reason {
+				t.Errorf("%v revoked, cache %d: %q %v, want %q", tc.revoked, size, id.Reason(), id.Err(), tc.reason)
+			}
+		}
+	}
+}
+
+// A full path cache costs a few hundred bytes an entry, also for large certificates.
+func TestCacheIsSmall(t *testing.T) {
+	ca := testpki.NewCA(t)
+	set := setOf(t, ca.Cert)
+	big := testpki.Edit(func(c *x509.Certificate) { c.OCSPServer = []string{"http://" + strings.Repeat("a", 4000) + ".example"} })
+	const entries = 2048
+	v := New(Config{CacheSize: entries})
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for range entries {
+		if !v.Check(set, chain(ca.Client("x", big))).Verified() {
+			t.Fatal("not verified")
+		}
+	}
+	each := int64(heap()-before) / entries
+	t.Logf("%d bytes an entry", each)
+	if each > 400 {
+		t.Errorf("%d bytes an entry", each)
+	}
+	runtime.KeepAlive(v)
 }
 
 // The cache does not carry a path past its end, from one set to another, or from one certificate to another.

@@ -107,20 +107,26 @@ func (m *Manager) refreshAll(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil && m.firstTime(s, err.Error()):
-			logger.ErrorContext(ctx, "server certificate not renewed, the old one stays", "certificate", s.name, "error", err, "not_after", s.Leaf().NotAfter)
+		case err != nil:
+			if m.firstTime(s, err.Error()) {
+				logger.ErrorContext(ctx, "server certificate not renewed, the old one stays", "certificate", s.name, "error", err, "not_after", s.Leaf().NotAfter)
+			}
+			continue
 		case changed:
-			m.firstTime(s, "")
 			logger.InfoContext(ctx, "server certificate renewed", "certificate", s.name, "not_after", s.Leaf().NotAfter)
 		}
+		m.firstTime(s, "") // should it fail again, that is news
 	}
 }
 
 func (m *Manager) firstTime(s *Source, text string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.failed == nil || m.failed[s] == text {
+	if m.failed[s] == text {
 		return false
+	}
+	if m.failed == nil {
+		m.failed = make(map[*Source]string)
 	}
 	m.failed[s] = text
 	return true

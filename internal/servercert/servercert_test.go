@@ -94,6 +94,36 @@ func TestInvariant06FilesAreReloadedWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
+// A failure that came back is logged again, also for a source that is not a host's.
+func TestFailureThatComesBackIsLogged(t *testing.T) {
+	pair := testpki.NewCA(t).Server("a.test")
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write(t, certFile, pair.CertPEM)
+	write(t, keyFile, pair.KeyPEM)
+	source, err := servercert.FromFiles(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &logLines{}
+	m := &servercert.Manager{Logger: slog.New(slog.NewTextHandler(log, nil))}
+	m.AddSource(source)
+	for range 2 {
+		if err := os.Rename(keyFile, keyFile+".away"); err != nil {
+			t.Fatal(err)
+		}
+		servercert.RefreshAll(m, t.Context())
+		servercert.RefreshAll(m, t.Context())
+		if err := os.Rename(keyFile+".away", keyFile); err != nil {
+			t.Fatal(err)
+		}
+		servercert.RefreshAll(m, t.Context())
+	}
+	if n := log.count("old one stays"); n != 2 {
+		t.Errorf("two failures, each seen twice, were logged %d times", n)
+	}
+}
+
 func TestFromFilesNamesTheFile(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := servercert.FromFiles(filepath.Join(dir, "no.pem"), "x"); err == nil || !strings.Contains(err.Error(), "no.pem") {

@@ -61,7 +61,9 @@ func NewLogs(cfg LogConfig) (*Logs, error) {
 		if err != nil {
 			return nil, fmt.Errorf("log.access: %w", err)
 		}
-		buffered := newFlusher(f)
+		buffered := newFlusher(f, func(err error) {
+			logs.Logger.Error("access log: lines are lost", "file", cfg.Access, "error", err)
+		})
 		logs.Access = slog.New(handler(buffered))
 		logs.close = buffered.Close
 	}
@@ -76,10 +78,12 @@ type flusher struct {
 	mu     sync.Mutex
 	buffer *bufio.Writer
 	file   io.WriteCloser
+	lost   func(error) // told once when writing begins to fail
+	failed bool
 }
 
-func newFlusher(file io.WriteCloser) *flusher {
-	f := &flusher{done: make(chan struct{}), buffer: bufio.NewWriterSize(file, 64<<10), file: file}
+func newFlusher(file io.WriteCloser, lost func(error)) *flusher {
+	f := &flusher{done: make(chan struct{}), buffer: bufio.NewWriterSize(file, 64<<10), file: file, lost: lost}
 	f.wait.Go(f.run)
 	return f
 }
@@ -92,9 +96,7 @@ func (f *flusher) run() {
 		case <-f.done:
 			return
 		case <-ticker.C:
-			f.mu.Lock()
-			_ = f.buffer.Flush() // a full disk shows at the next Write, whose error slog drops: requests go on
-			f.mu.Unlock()
+			f.flush()
 		}
 	}
 }
@@ -103,7 +105,33 @@ func (f *flusher) run() {
 func (f *flusher) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.buffer.Write(p)
+	n, err := f.buffer.Write(p)
+	if err != nil {
+		f.dropLocked(err)
+	}
+	return n, err
+}
+
+// flush writes out what is buffered.
+func (f *flusher) flush() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch waiting, err := f.buffer.Buffered() > 0, f.buffer.Flush(); {
+	case err != nil:
+		f.dropLocked(err)
+	case waiting:
+		f.failed = false
+	}
+}
+
+// dropLocked gives up what could not be written, and says so. Requests go on, and so does the log once there is space:
+// a bufio.Writer by itself would refuse everything for ever.
+func (f *flusher) dropLocked(err error) {
+	f.buffer.Reset(f.file)
+	if !f.failed {
+		f.failed = true
+		f.lost(err)
+	}
 }
 
 // Close writes out what is buffered and closes the file.

@@ -78,6 +78,10 @@ func (x *Index) Load(entries iter.Seq2[Entry, error]) (int, error) {
 	for issuer, run := range base {
 		slices.SortFunc(*run, record.compare)
 		sorted := slices.CompactFunc(*run, func(a, b record) bool { return a.compare(b) == 0 })
+		if cap(sorted) > len(sorted)+len(sorted)/64 {
+			sorted = slices.Clone(sorted) // what append left over stays with the index for good otherwise
+			*run = nil
+		}
 		next.issuers[issuer] = [][]record{slices.Clip(sorted)}
 		next.count += len(sorted)
 	}

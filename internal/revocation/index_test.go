@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math/big"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -194,6 +195,29 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 			t.Errorf("entry %d: %v allocations", n, allocs)
 		}
 	}
+}
+
+// An index keeps 32 bytes for each certificate, whatever its growth took.
+func TestMemoryOfLoad(t *testing.T) {
+	const n = 300_000
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	x := NewIndex()
+	if _, err := x.Load(entries(0, n)); err != nil {
+		t.Fatal(err)
+	}
+	each := float64(heap()-before) / n
+	t.Logf("%.1f bytes an entry", each)
+	if each > 33 {
+		t.Errorf("%.1f bytes an entry, want 32", each)
+	}
+	runtime.KeepAlive(x)
 }
 
 // One more revocation costs the same after many: the median of an Apply on a large index.

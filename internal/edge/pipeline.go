@@ -95,7 +95,8 @@ type exchange struct {
 
 	trace     httptrace.ClientTrace
 	interims  interims
-	idValue   [1]string // values of header fields, here to save allocations
+	body      *clientBody // what the origin reads; nil: nothing
+	idValue   [1]string   // values of header fields, here to save allocations
 	hostValue [1]string
 }
 

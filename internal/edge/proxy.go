@@ -35,18 +35,6 @@ func (x *exchange) proxy(upgrade string) {
 	}
 }
 
-// bodyRest is how long a client has for the rest of a body that was answered early; then its connection is closed.
-const bodyRest = 2 * time.Second
-
-// endBody bounds the wait for a rest of the body that nobody reads: net/http takes it off the connection without a limit
-// in time, before it sends a refusal even, and sets its own deadline for the next request.
-func (x *exchange) endBody() {
-	if x.r.ProtoMajor != 1 || x.r.ContentLength == 0 {
-		return
-	}
-	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(bodyRest)) // errors mean a wrapper
-}
-
 // outgoing is the request to the origin. It shares the header, which prepare has made, and the body. Trailers of the
 // request are dropped: they could carry an identity after the header was cleared of it.
 func (x *exchange) outgoing() *http.Request {
@@ -58,8 +46,12 @@ func (x *exchange) outgoing() *http.Request {
 	x.trace.Got1xxResponse = x.interim
 	out := r.WithContext(httptrace.WithClientTrace(r.Context(), &x.trace))
 	out.Trailer, out.TransferEncoding, out.Close, out.RequestURI = nil, nil, false, ""
-	if r.ContentLength == 0 {
+	switch {
+	case r.ContentLength == 0:
 		out.Body = nil
+	case r.ProtoMajor == 1:
+		x.body = &clientBody{body: r.Body}
+		out.Body = x.body
 	}
 	return out
 }

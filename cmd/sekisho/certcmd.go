@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"regexp"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -160,23 +159,7 @@ func newCertList(e env) *cobra.Command {
 
 // listCertificates reads every page.
 func listCertificates(ctx context.Context, a *api, zone string, query url.Values) ([]clientCertificate, error) {
-	all := []clientCertificate{}
-	query.Set("per_page", "50")
-	for page := 1; ; page++ {
-		query.Set("page", strconv.Itoa(page))
-		env, err := a.send(ctx, "GET", "/zones/"+zone+"/client_certificates?"+query.Encode(), nil)
-		if err != nil {
-			return nil, err
-		}
-		var rows []clientCertificate
-		if err := json.Unmarshal(env.Result, &rows); err != nil {
-			return nil, fmt.Errorf("list of certificates: %w", err)
-		}
-		all = append(all, rows...)
-		if len(rows) == 0 || page >= env.ResultInfo.TotalPages {
-			return all, nil
-		}
-	}
+	return allPages[clientCertificate](ctx, a, "/zones/"+zone+"/client_certificates", query)
 }
 
 func printCertificates(e env, certs []clientCertificate, asJSON bool) error {

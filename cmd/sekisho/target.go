@@ -240,7 +240,7 @@ func (a *api) send(ctx context.Context, method, path string, body any) (envelope
 		return env, fmt.Errorf("the admin API answered %s with something that is not its JSON; is %s the admin address?", resp.Status, a.base)
 	}
 	if !env.Success {
-		return env, a.refusal(resp.StatusCode, env)
+		return env, a.refusal(path, resp.StatusCode, env)
 	}
 	return env, nil
 }
@@ -264,7 +264,7 @@ const (
 	codeHeaders  = 6003 // a credential of the wrong form
 )
 
-func (a *api) refusal(status int, env envelope) error {
+func (a *api) refusal(path string, status int, env envelope) error {
 	var texts []string
 	for _, e := range env.Errors {
 		text := e.Message
@@ -284,6 +284,8 @@ func (a *api) refusal(status int, env envelope) error {
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden || code == codeHeaders:
 		return &hinted{err: err, hint: "give the token with --token FILE or SEKISHO_TOKEN; the first one is in DATA/token"}
+	case code == codeConflict && !strings.Contains(path, "/client_certificates"):
+		return err
 	case code == codeConflict:
 		return &hinted{err: err, hint: "cert show tells the state; cert reactivate undoes a hold and nothing else, cert revoke makes it final"}
 	case status == http.StatusBadRequest:

@@ -60,6 +60,9 @@ type Config struct {
 type TokenStore interface {
 	// AddToken stores a token and, in the same transaction, entry in the audit log; both are durable when it returns nil.
 	AddToken(ctx context.Context, t principal.Token, entry auditlog.Entry) error
+	// DeleteToken removes a token and records entry in the same transaction. It returns principal.ErrNoToken, or
+	// principal.ErrLastEditToken for the last of role edit that works at entry.At.
+	DeleteToken(ctx context.Context, id string, entry auditlog.Entry) error
 	// ListTokens returns all tokens ordered by creation.
 	ListTokens(ctx context.Context) ([]principal.Token, error)
 }

@@ -125,6 +125,7 @@ func TestDiskFull(t *testing.T) {
 		{"PUT", tiesPath, `{"hostnames":["api.example.com"]}`},
 		{"PUT", switchesPath, `{"settings":[{"hostname":"api.example.com"}]}`},
 		{"POST", "/sekisho/tokens", `{"name":"lost","role":"edit"}`},
+		{"DELETE", "/sekisho/tokens/" + testToken, nil},
 	} {
 		r = a.call(c.method, c.path, c.body)
 		if r.Status != 500 || r.code() != codeInternal || !strings.Contains(r.text(), "no space left") || strings.Contains(r.Body, "secret detail") ||

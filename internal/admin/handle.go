@@ -145,7 +145,7 @@ func decode(w http.ResponseWriter, r *http.Request, req any) error {
 
 // checkIDs refuses a path whose ids are not of the form that ids have, as Cloudflare does.
 func checkIDs(r *http.Request) error {
-	for _, name := range []string{"zone", "account"} {
+	for _, name := range []string{"zone", "account", "token"} {
 		if id := r.PathValue(name); id != "" && !hexID.MatchString(id) {
 			return noRoute(r.URL.Path)
 		}
@@ -200,7 +200,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, f failed) {
 // recordRefusal writes the refusal to the audit log. The record outlives the request: a caller who hangs up is recorded.
 func (s *server) recordRefusal(r *http.Request, f failed, answer *refusal) {
 	object := r.URL.Path
-	for _, name := range []string{"id", "zone", "account"} {
+	for _, name := range []string{"id", "token", "zone", "account"} {
 		if id := r.PathValue(name); id != "" {
 			object = id
 			break

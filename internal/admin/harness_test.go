@@ -38,6 +38,7 @@ const (
 	testAccount = "0123456789abcdef0123456789abcdef"
 	testZone    = "1111111111111111111111111111aaaa"
 	otherZone   = "2222222222222222222222222222bbbb"
+	testToken   = "3333333333333333333333333333cccc" // id of the read token
 	testEmail   = "admin@example.com"
 )
 
@@ -132,6 +133,9 @@ func (a *api) listen() {
 func (a *api) token(name string, role principal.Role) string {
 	secret, token, err := principal.NewToken(name, testEmail, role)
 	check(a.t, err)
+	if role == principal.Read {
+		token.ID = testToken
+	}
 	check(a.t, a.store.AddToken(a.t.Context(), token, auditlog.Entry{Action: "token.create", Object: token.ID}))
 	return secret
 }

@@ -9,11 +9,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sekisho/internal/principal"
 )
 
 // fill puts real ids into a route's pattern.
 func fill(pattern, id string) string {
-	return strings.NewReplacer("{zone}", testZone, "{account}", testAccount, "{id}", id, "{name}", "issuing").Replace(pattern)
+	return strings.NewReplacer("{zone}", testZone, "{account}", testAccount, "{id}", id, "{name}", "issuing", "{token}", testToken).Replace(pattern)
 }
 
 // bodyFor is a body with which the call would succeed.
@@ -84,6 +86,9 @@ func TestInvariant12AdminNeedsCredential(t *testing.T) {
 	}
 	if got := result[certificateObject](t, a.call("GET", certsPath+"/"+id, nil)); got.Status != "active" {
 		t.Errorf("the certificate is %s", got.Status)
+	}
+	if _, err := a.store.TokenByHash(t.Context(), principal.HashSecret(a.read)); err != nil {
+		t.Errorf("a token is gone: %v", err)
 	}
 	if refused := a.audit("refused"); len(refused) == 0 || refused[0].Actor != "read token" {
 		t.Errorf("refusals on record: %+v", refused)

@@ -43,6 +43,7 @@ func (s *server) routes() []route {
 		{"GET", "/sekisho/version", handle(s, "version.show", s.showVersion)},
 		{"GET", "/sekisho/tokens", handle(s, "token.list", s.listTokens)},
 		{"POST", "/sekisho/tokens", handle(s, "token.create", s.createToken)},
+		{"DELETE", "/sekisho/tokens/{token}", handle(s, "token.revoke", s.revokeToken)},
 		{"GET", "/sekisho/audit", handle(s, "audit.list", s.listAudit)},
 		{"POST", "/sekisho/config/reload", handle(s, "config.reload", s.reloadConfig)},
 	}

@@ -82,7 +82,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, c Credentials, now tim
 		return Caller{}, ErrUnauthenticated
 	case err != nil:
 		return Caller{}, fmt.Errorf("principal: %w", err)
-	case !t.ExpiresOn.IsZero() && !now.Before(t.ExpiresOn),
+	case t.Expired(now),
 		c.Bearer == "" && !sameEmail(c.Email, t.Email),
 		t.Role != Read && t.Role != Edit:
 		return Caller{}, ErrUnauthenticated

@@ -43,6 +43,16 @@ var ErrUnauthenticated = errors.New("authentication error")
 // ErrForbidden is returned when the caller's role does not allow the action.
 var ErrForbidden = errors.New("the token's role does not allow this")
 
+var (
+	// ErrNoToken is returned when there is no token with that id.
+	ErrNoToken = errors.New("no such token")
+	// ErrLastEditToken is returned for the removal of the last token of role edit: nobody could change anything any more.
+	ErrLastEditToken = errors.New("it is the last token of role edit")
+)
+
+// Expired reports whether the token no longer works at now.
+func (t Token) Expired(now time.Time) bool { return !t.ExpiresOn.IsZero() && !now.Before(t.ExpiresOn) }
+
 // Tokens is where an [Authenticator] looks tokens up; store implements it.
 type Tokens interface {
 	// TokenByHash returns the token with that hash, or an error wrapping ErrUnauthenticated.

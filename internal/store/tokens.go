@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"sekisho/internal/auditlog"
 	"sekisho/internal/principal"
@@ -42,6 +43,32 @@ func (s *Store) AddToken(ctx context.Context, v principal.Token, entry auditlog.
 			return fmt.Errorf("store: token %q: its id or secret is stored already", v.Name)
 		}
 		if err != nil {
+			return err
+		}
+		return t.audit(ctx, entry)
+	})
+}
+
+// DeleteToken removes a token and records entry in the audit log, both or neither; the token works no more when it
+// returns. It returns principal.ErrNoToken for an unknown id, and principal.ErrLastEditToken for a token of role edit
+// that has not expired by entry.At when there is no other.
+func (s *Store) DeleteToken(ctx context.Context, id string, entry auditlog.Entry) error {
+	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
+		v, err := scanToken(t.row(ctx, selectToken+`WHERE id = ?`, id))
+		if err != nil {
+			return fmt.Errorf("store: token %q: %w", id, notFound(err, principal.ErrNoToken))
+		}
+		if v.Role == principal.Edit && !v.Expired(entry.At) {
+			others, err := t.has(ctx, `SELECT 1 FROM tokens WHERE role = ? AND id <> ? AND (expires_on = ? OR expires_on > ?) LIMIT 1`,
+				string(principal.Edit), id, micros(time.Time{}), micros(entry.At))
+			if err != nil {
+				return err
+			}
+			if !others {
+				return fmt.Errorf("store: token %q: %w", v.Name, principal.ErrLastEditToken)
+			}
+		}
+		if err := t.exec(ctx, `DELETE FROM tokens WHERE id = ?`, id); err != nil {
 			return err
 		}
 		return t.audit(ctx, entry)

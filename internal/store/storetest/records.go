@@ -140,6 +140,51 @@ func testTokens(t *testing.T, s Interface) {
 	}
 }
 
+// testDeleteToken: a token that was removed is unknown at once; the last that can change anything stays.
+func testDeleteToken(t *testing.T, s Interface) {
+	ctx := t.Context()
+	token := func(id string, role principal.Role, expires time.Time) principal.Token {
+		v := principal.Token{ID: id, Name: id, Role: role, Hash: sha256.Sum256([]byte(id)), CreatedOn: epoch(), ExpiresOn: expires}
+		if err := s.AddToken(ctx, v, Entry("token.create", id)); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	all := map[string]principal.Token{
+		"read": token("read", principal.Read, time.Time{}), "old": token("old", principal.Edit, epoch()),
+		"soon": token("soon", principal.Edit, epoch().Add(time.Hour)), "edit": token("edit", principal.Edit, time.Time{}),
+	}
+	audits := auditCount(t, s)
+	for _, step := range []struct {
+		id   string
+		want error
+	}{
+		{"nobody", principal.ErrNoToken},
+		{"soon", nil},
+		{"soon", principal.ErrNoToken},
+		{"edit", principal.ErrLastEditToken}, // one that has expired is no other
+		{"read", nil},
+		{"old", nil},
+		{"edit", principal.ErrLastEditToken},
+	} {
+		if err := s.DeleteToken(ctx, step.id, Entry("token.revoke", step.id)); !errors.Is(err, step.want) || (err == nil) != (step.want == nil) {
+			t.Errorf("%s: %v, want %v", step.id, err, step.want)
+		}
+		if step.want == nil {
+			audits++
+			if _, err := s.TokenByHash(ctx, all[step.id].Hash); !errors.Is(err, principal.ErrUnauthenticated) {
+				t.Errorf("%s was removed and is known: %v", step.id, err)
+			}
+		}
+		if n := auditCount(t, s); n != audits {
+			t.Errorf("%s: %d audit records, want %d", step.id, n, audits)
+		}
+	}
+	if left, err := s.ListTokens(ctx); err != nil || len(left) != 1 || left[0].ID != "edit" {
+		t.Errorf("left: %+v, %v", left, err)
+	}
+}
+
 func testTickets(t *testing.T, s Interface) {
 	ctx := t.Context()
 	for n, want := range []string{"k0", "k1", "k2"} {

@@ -33,6 +33,7 @@ type Interface interface {
 type Tokens interface {
 	AddToken(ctx context.Context, t principal.Token, entry auditlog.Entry) error
 	ListTokens(ctx context.Context) ([]principal.Token, error)
+	DeleteToken(ctx context.Context, id string, entry auditlog.Entry) error
 }
 
 // Tickets is the edge's ticket store.
@@ -83,6 +84,7 @@ func Run(t *testing.T, open func(t *testing.T) Interface) {
 		{"Associations", testAssociations},
 		{"Settings", testSettings},
 		{"Tokens", testTokens},
+		{"TestInvariant12RevokedToken", testDeleteToken},
 		{"TicketKeys", testTickets},
 		{"Meta", testMeta},
 		{"AuditChain", testAudit},

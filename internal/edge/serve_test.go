@@ -245,6 +245,7 @@ func TestRefusedInHandshake(t *testing.T) {
 			if c.s.Live() != 0 || c.reached.Load() != 0 {
 				t.Error("let in")
 			}
+			eventually(t, "logged", func() bool { return strings.Contains(c.log.String(), "handshake refused") }) // after it is counted
 			if log := c.log.String(); !strings.Contains(log, "level=INFO msg=\"handshake refused\"") || !strings.Contains(log, "reason="+string(tc.reason)) || !strings.Contains(log, "sni=a.example") {
 				t.Errorf("log:\n%s", log)
 			}
@@ -271,9 +272,7 @@ func TestUnparsableClientCertificate(t *testing.T) {
 		t.Error("let in")
 	}
 	eventually(t, "counted", func() bool { return c.s.ConnectionMetrics().Refused[string(identity.Malformed)] == 1 })
-	if !strings.Contains(c.log.String(), "failed to parse client certificate") {
-		t.Errorf("log:\n%s", c.log.String())
-	}
+	eventually(t, "logged", func() bool { return strings.Contains(c.log.String(), "failed to parse client certificate") })
 }
 
 func TestLimits(t *testing.T) {

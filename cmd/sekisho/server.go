@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"sekisho/internal/admin"
@@ -41,6 +42,8 @@ type server struct {
 	sites    *site.Source
 	certs    *servercert.Manager
 	edge     *edge.Server
+
+	reloading sync.Mutex // held by reload: hosts and the sources of their certificates change together
 
 	urls    map[string]string // by listener: edge, admin, pki, metrics
 	pki     net.Listener
@@ -222,6 +225,8 @@ func (s *server) reload(ctx context.Context) error {
 	if s.flags.config == "" {
 		return errors.New("there is no configuration file to reload: the server runs with --dev or --cert")
 	}
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
 	cfg, err := s.flags.resolve()
 	if err != nil {
 		return err

@@ -17,6 +17,9 @@ const (
 	alertPatience    = 20 * time.Millisecond // until close_notify is written
 )
 
+// maxUnsent is how much a client may still receive of a cut connection that is closed and not reset.
+const maxUnsent = 64 << 10
+
 // Cut ends every live connection that has one of the certificates in its path, and returns how many those were. The
 // revocation index must already say revoked, so that a handshake that is under way sees it. Cut returns when nothing
 // passes through the connections any more, which takes milliseconds however slow the clients are; WebSocket clients may
@@ -104,7 +107,8 @@ func (c *conn) hangUp() {
 		c.sayGoaway()
 		inflight = inflight || c.inflight.Load() > 0
 	}
-	if inflight {
+	// Bytes that a slow client has yet to take are of an answer, complete or not; a GOAWAY and an alert are few.
+	if inflight || unsent(c.raw) > maxUnsent {
 		c.reset()
 	} else {
 		c.closeGently()

@@ -121,6 +121,9 @@ func (c *checkpoint) serve(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
+	case "/burst":
+		_, _ = w.Write(make([]byte, 1<<20)) // the client may be gone
+		c.hung <- struct{}{}
 	case "/upload":
 		c.hung <- struct{}{}
 		n, err := io.Copy(io.Discard, r.Body)

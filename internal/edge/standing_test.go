@@ -197,3 +197,20 @@ func TestInvariant01CutWebSocketSendsNothingMore(t *testing.T) {
 	_ = client.Close()
 	work.Wait()
 }
+
+// An answer that is complete for the server, and waits in the kernel for a client that reads slowly, is in flight too.
+func TestCutEndsWhatTheKernelStillHolds(t *testing.T) {
+	c := newCheckpoint(t, require)
+	leaf := c.ca.Client("client")
+	raw := c.tcp()
+	_ = raw.SetReadBuffer(64 << 10)
+	conn := tls.Client(raw, c.config(&leaf, nil))
+	fmt.Fprintf(conn, "GET /burst HTTP/1.1\r\nHost: a.example\r\n\r\n")
+	c.begun()
+	eventually(t, "no request in flight", func() bool { return c.s.live.all()[0].inflight.Load() == 0 })
+	c.revoke(leaf)
+	n, err := io.Copy(io.Discard, conn)
+	if n > 256<<10 || err == nil {
+		t.Errorf("%d bytes more after the cut, then %v", n, err)
+	}
+}

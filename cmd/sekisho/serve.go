@@ -11,10 +11,12 @@ import (
 	"runtime/debug"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"sekisho/internal/auditlog"
 	"sekisho/internal/pkix"
 	"sekisho/internal/site"
 )
@@ -220,10 +222,30 @@ func (s *server) reloadOnHangup(ctx context.Context, hangup <-chan os.Signal) er
 		case <-ctx.Done():
 			return nil
 		case <-hangup:
-			if err := s.reload(ctx); err != nil {
+			err := s.reload(ctx)
+			if err != nil {
 				s.logger.ErrorContext(ctx, "configuration not reloaded, the old one stays", "error", err)
 			}
+			s.recordReload(context.WithoutCancel(ctx), err)
 		}
+	}
+}
+
+// maxAuditReason bounds what the audit log keeps of an error.
+const maxAuditReason = 400
+
+// recordReload writes a reload by signal to the audit log, as the API does with those that it is asked for.
+func (s *server) recordReload(ctx context.Context, reloaded error) {
+	if s.house == nil {
+		return
+	}
+	entry := auditlog.Entry{At: time.Now().UTC(), Actor: "signal", Action: "config.reload", Object: "config", Outcome: "done"}
+	if reloaded != nil {
+		reason := reloaded.Error()
+		entry.Outcome, entry.Detail = "refused", map[string]string{"reason": reason[:min(len(reason), maxAuditReason)]}
+	}
+	if err := s.house.store.AppendAudit(ctx, entry); err != nil {
+		s.logger.ErrorContext(ctx, "a reload could not be recorded", "error", err)
 	}
 }
 

@@ -105,7 +105,7 @@ func (hs *handshake) run(raw *socket) (*tls.Conn, error) {
 	// net deadlines are of the real clock, whatever Config.Now says.
 	_ = raw.SetDeadline(time.Now().Add(hs.server.cfg.Limits.HandshakeTimeout)) // a closed socket fails below
 	conn := tls.Server(raw, hs.server.front)
-	if err := conn.Handshake(); err != nil {
+	if err := conn.Handshake(); err != nil { //nolint:noctx // the deadline ends it, and gate.abort at a shutdown; a context costs a goroutine
 		return nil, err
 	}
 	if err := raw.SetDeadline(time.Time{}); err != nil {
@@ -119,23 +119,25 @@ func (hs *handshake) failed(raw *socket, err error) {
 	s := hs.server
 	if plain, ok := errors.AsType[tls.RecordHeaderError](err); ok && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
 		s.counters.failed.add("plain_http")
-		hs.log(slog.LevelDebug, "plain HTTP request on a TLS port", "plain_http", err)
+		s.cfg.Logger.LogAttrs(context.Background(), slog.LevelDebug, "plain HTTP request on a TLS port", hs.attributes("plain_http", err)...)
 		answerPlainHTTP(raw)
 		return
 	}
 	if reason := hs.refusal(err); reason != "" {
 		s.counters.refused.add(reason)
-		hs.log(slog.LevelInfo, "handshake refused", reason, err)
+		s.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "handshake refused", hs.attributes(reason, err)...)
 		s.gate.proved(raw)
 		linger(raw, 250*time.Millisecond)
 		return
 	}
 	reason := failureOf(hs, err)
 	s.counters.failed.add(reason)
-	hs.log(slog.LevelDebug, "handshake failed", reason, err)
+	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelDebug, "handshake failed", hs.attributes(reason, err)...)
 }
 
-func (hs *handshake) log(level slog.Level, message, reason string, err error) {
-	hs.server.cfg.Logger.Log(context.Background(), level, message, "remote", hs.remote, "listener", hs.listener,
-		"sni", hs.name, "reason", reason, "error", err)
+func (hs *handshake) attributes(reason string, err error) []slog.Attr {
+	return []slog.Attr{
+		slog.String("remote", hs.remote), slog.String("listener", hs.listener), slog.String("sni", hs.name),
+		slog.String("reason", reason), slog.Any("error", err),
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -275,7 +276,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func closed(conn net.Conn, within time.Duration) bool {
 	_ = conn.SetReadDeadline(time.Now().Add(within))
 	_, err := io.Copy(io.Discard, conn)
-	ne, ok := err.(net.Error)
+	ne, ok := errors.AsType[net.Error](err)
 	return !ok || !ne.Timeout()
 }
 

@@ -109,7 +109,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Serve accepts connections from ln, which it closes in the end, until ctx ends or Shutdown is called; it then returns
 // nil while the connections live on. Hosts see listener as the name they may be bound to.
 func (s *Server) Serve(ctx context.Context, listener string, ln net.Listener) error {
-	defer ln.Close() //nolint:errcheck // closed twice when ctx ends
+	defer ln.Close() // a second time when ctx ended
 	if !s.track(ln) {
 		return nil
 	}

@@ -40,10 +40,10 @@ type binding struct {
 
 func (b *binding) anonymous() bool { return b.leaf == pkix.Fingerprint{} }
 
-// append encodes: tag | session(32) | leaf(32) | issued(8) | first(8) | notAfter(8) | issuer(32) | serial. No serial
+// encode: tag | session(32) | leaf(32) | issued(8) | first(8) | notAfter(8) | issuer(32) | serial. No serial
 // means no path.
-func (b *binding) append(out []byte) []byte {
-	out = append(out, bindingTag...)
+func (b *binding) encode() []byte {
+	out := []byte(bindingTag)
 	out = append(out, b.session[:]...)
 	out = append(out, b.leaf[:]...)
 	for _, t := range []int64{b.issued, b.first, b.notAfter} {
@@ -93,7 +93,7 @@ func (hs *handshake) wrap(cs tls.ConnectionState, state *tls.SessionState) ([]by
 		}
 	}
 	b.issued = now.Unix()
-	state.Extra = append(state.Extra, b.append(nil))
+	state.Extra = append(state.Extra, b.encode())
 	plain, err := state.Bytes()
 	if err != nil || len(plain) > maxTicketState {
 		return newDummyTicket(), nil

@@ -3,4 +3,4 @@ package servercert
 import "context"
 
 // RefreshAll does at once what Run does every few seconds.
-func RefreshAll(m *Manager, ctx context.Context) { m.refreshAll(ctx) } //nolint:revive // the receiver comes first
+func RefreshAll(m *Manager, ctx context.Context) { m.refreshAll(ctx) }

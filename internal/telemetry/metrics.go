@@ -118,7 +118,7 @@ func (s sink) requests(m edge.RequestMetrics) {
 }
 
 func (s sink) ca(m ca.Metrics) {
-	u := func(n int64) uint64 { return uint64(max(n, 0)) } //nolint:gosec // counters never are negative
+	u := func(n int64) uint64 { return uint64(max(n, 0)) }
 	s.labelled("ca_decisions_total", "Decisions of the CA.", "decision", map[string]uint64{
 		"issued": u(m.Issued), "refused": u(m.Refused), "revoked": u(m.Revoked), "held": u(m.Held), "reactivated": u(m.Reactivated),
 	})

@@ -118,7 +118,7 @@ func (s *server) openPKI(ctx context.Context) error {
 	}
 	s.tasks = append(s.tasks, func(ctx context.Context) error {
 		handler := responder.New(responder.Config{Authority: s.house.authority, Logger: s.logger})
-		return serveHTTP(ctx, ln, handler, s.logger, s.cfg.Drain)
+		return s.plainServer(ln, handler, pkiWriteTimeout).run(ctx)
 	})
 	return nil
 }
@@ -316,7 +316,7 @@ func (s *server) buildAdmin(ctx context.Context) error {
 	if s.cfg.Admin.TLS != nil {
 		wrapped = tls.NewListener(ln, config)
 	}
-	s.tasks = append(s.tasks, func(ctx context.Context) error { return serveHTTP(ctx, wrapped, handler, s.logger, s.cfg.Drain) })
+	s.tasks = append(s.tasks, s.plainServer(wrapped, handler, writeTimeout).run)
 	return nil
 }
 
@@ -352,7 +352,7 @@ func (s *server) buildMetrics(ctx context.Context) error {
 	handler := telemetry.Handler(telemetry.Sources{
 		Connections: s.edge.ConnectionMetrics, Requests: s.edge.RequestMetrics, CA: s.authorityMetrics(), Revoked: s.index.Len,
 	})
-	s.tasks = append(s.tasks, func(ctx context.Context) error { return serveHTTP(ctx, ln, handler, s.logger, s.cfg.Drain) })
+	s.tasks = append(s.tasks, s.plainServer(ln, handler, writeTimeout).run)
 	return nil
 }
 
@@ -363,28 +363,8 @@ func (s *server) authorityMetrics() func() ca.Metrics {
 	return s.house.authority.Metrics
 }
 
-// serveHTTP serves a handler until ctx ends, then drains.
-func serveHTTP(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger, drain time.Duration) error {
-	srv := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(ln) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	drained, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-	defer cancel()
-	if err := srv.Shutdown(drained); err != nil {
-		_ = srv.Close() // the drain ran out of time: what is left is cut
-	}
-	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+func (s *server) plainServer(ln net.Listener, handler http.Handler, write time.Duration) plainServer {
+	return plainServer{listener: ln, handler: handler, logger: s.logger, drain: s.cfg.Drain, write: write}
 }
 
 // reachable is a listener's address as a client on this machine writes it; a wildcard address becomes host.

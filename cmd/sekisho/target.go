@@ -164,7 +164,8 @@ func (t *target) serveLocal(ctx context.Context, h *house) (*api, error) {
 	}
 	serving, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- serveHTTP(serving, ln, handler, h.logger, time.Second) }()
+	server := plainServer{listener: ln, handler: handler, logger: h.logger, drain: time.Second, write: writeTimeout}
+	go func() { done <- server.run(serving) }()
 	a, err := t.remote("http://"+ln.Addr().String(), h.token)
 	if err != nil {
 		cancel()

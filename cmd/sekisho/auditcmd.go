@@ -29,30 +29,29 @@ type auditView struct {
 	Object  string            `json:"object"`
 	Outcome string            `json:"outcome"`
 	Detail  map[string]string `json:"detail"`
-	Prev    hexHash           `json:"prev"`
-	Hash    hexHash           `json:"hash"`
+	Prev    string            `json:"prev"` // SHA-256, hex
+	Hash    string            `json:"hash"`
 }
 
-// hexHash is a SHA-256 that JSON has in lower hex.
-type hexHash [32]byte
-
-// MarshalText implements encoding.TextMarshaler.
-func (h hexHash) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(h[:])), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (h *hexHash) UnmarshalText(text []byte) error {
-	data, err := hex.DecodeString(string(text))
-	if err != nil || len(data) != len(h) {
-		return fmt.Errorf("%.80q is no SHA-256 in hex", text)
-	}
-	copy(h[:], data)
-	return nil
-}
-
-func (v auditView) record() auditlog.Record {
-	return auditlog.Record{Seq: v.Seq, Prev: v.Prev, Hash: v.Hash, Entry: auditlog.Entry{
+func (v auditView) record() (r auditlog.Record, err error) {
+	r = auditlog.Record{Seq: v.Seq, Entry: auditlog.Entry{
 		At: v.At, Actor: v.Actor, Action: v.Action, Object: v.Object, Outcome: v.Outcome, Detail: v.Detail,
 	}}
+	if r.Prev, err = parseHash(v.Prev); err == nil {
+		r.Hash, err = parseHash(v.Hash)
+	}
+	if err != nil {
+		return r, fmt.Errorf("audit log: record %d: %w", v.Seq, err)
+	}
+	return r, nil
+}
+
+func parseHash(text string) (hash [32]byte, err error) {
+	data, err := hex.DecodeString(text)
+	if err != nil || len(data) != len(hash) {
+		return hash, fmt.Errorf("%.80q is no SHA-256 in hex", text)
+	}
+	return [32]byte(data), nil
 }
 
 func newAudit(e env) *cobra.Command {
@@ -155,8 +154,12 @@ func auditVerify(ctx context.Context, e env, a *api, asJSON bool) error {
 	var last auditView
 	err := auditlog.Verify(func(yield func(auditlog.Record, error) bool) {
 		for v, err := range auditRecords(ctx, a, 1) {
-			last = v
-			if !yield(v.record(), err) {
+			var r auditlog.Record
+			if err == nil {
+				last = v
+				r, err = v.record()
+			}
+			if !yield(r, err) {
 				return
 			}
 		}
@@ -167,7 +170,7 @@ func auditVerify(ctx context.Context, e env, a *api, asJSON bool) error {
 	if asJSON {
 		return printJSON(e, map[string]any{"records": last.Seq, "last_hash": last.Hash})
 	}
-	_, err = fmt.Fprintf(e.stdout, "%d records, last hash %x\n", last.Seq, last.Hash[:])
+	_, err = fmt.Fprintf(e.stdout, "%d records, last hash %s\n", last.Seq, last.Hash)
 	return err
 }
 

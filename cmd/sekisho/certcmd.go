@@ -88,7 +88,7 @@ func newCertStep(e env, s certStep) *cobra.Command {
 	c := &cobra.Command{
 		Use: s.use + " CERT", Short: s.short, Long: s.long,
 		Example: "  sekisho cert " + s.use + " 028a07ebc6f20d73acfe2366f5d4afe2fea2b37f",
-		Args:    exactArgs(1, "sekisho cert "+s.use+" SERIAL"),
+		Args:    oneArg("sekisho cert " + s.use + " SERIAL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				zone, cert, err := t.find(ctx, a, args[0])
@@ -184,7 +184,7 @@ func newCertShow(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "show CERT", Short: "Show one certificate",
 		Example: "  sekisho cert show 'Super Client'\n  sekisho cert show 02:8A:07:EB --pem | openssl x509 -noout -text",
-		Args:    exactArgs(1, "sekisho cert show SERIAL"),
+		Args:    oneArg("sekisho cert show SERIAL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				_, cert, err := t.find(ctx, a, args[0])

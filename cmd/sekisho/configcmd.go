@@ -30,7 +30,7 @@ func newConfigCheck(e env) *cobra.Command {
 Mistakes name the line and column; warnings go to standard error. Nothing is changed or contacted.
 Exit codes: 0 fine, 2 not.`,
 		Example: "  sekisho config check sekisho.yaml",
-		Args:    exactArgs(1, "sekisho config check sekisho.yaml"),
+		Args:    oneArg("sekisho config check sekisho.yaml"),
 		RunE:    func(c *cobra.Command, args []string) error { return configCheck(c.Context(), e, args[0], asJSON) },
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON instead of YAML")
@@ -89,11 +89,11 @@ are swapped whole, or nothing changes. Listeners, log, limits and the data direc
 	return c
 }
 
-// exactArgs is cobra.ExactArgs with an example in the hint.
-func exactArgs(n int, example string) cobra.PositionalArgs {
+// oneArg is cobra.ExactArgs(1) with an example in the hint.
+func oneArg(example string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return &usageError{err: fmt.Errorf("%d arguments given, %d wanted", len(args), n), hint: "try: " + example}
+		if len(args) != 1 {
+			return &usageError{err: fmt.Errorf("%d arguments given, 1 wanted", len(args)), hint: "try: " + example}
 		}
 		return nil
 	}

@@ -129,7 +129,7 @@ func newTokenRevoke(e env) *cobra.Command {
 role edit that has not expired cannot be revoked: make another first. When the first token, whose secret is in DATA/token, was
 revoked, the next start makes a new one there.`,
 		Example: "  sekisho token revoke ci",
-		Args:    exactArgs(1, "sekisho token revoke ID"),
+		Args:    oneArg("sekisho token revoke ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
 				v, err := findToken(ctx, a, args[0])

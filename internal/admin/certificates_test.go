@@ -115,8 +115,10 @@ func TestCompromisedKey(t *testing.T) {
 	request := map[string]any{"csr": newCSR(t, "copied"), "validity_days": 365}
 	otherCerts := "/zones/" + otherZone + "/client_certificates"
 	first := result[certificateObject](t, a.call("POST", certsPath, request))
-	paths := []string{certsPath + "/" + result[certificateObject](t, a.call("POST", certsPath, request)).ID,
-		otherCerts + "/" + result[certificateObject](t, a.call("POST", otherCerts, request)).ID}
+	paths := []string{
+		certsPath + "/" + result[certificateObject](t, a.call("POST", certsPath, request)).ID,
+		otherCerts + "/" + result[certificateObject](t, a.call("POST", otherCerts, request)).ID,
+	}
 	if r := a.call("DELETE", certsPath+"/"+first.ID+"?reason=superseded", nil); r.Status != 200 {
 		t.Fatal(r.Body)
 	}

@@ -141,7 +141,7 @@ func (c *conn) awaitEnd() {
 // shutdown tells the connection's http.Server to take no further request: an idle HTTP/1.1 connection is closed, a
 // busy one after its answer, HTTP/2 gets a GOAWAY. It does not wait.
 //
-//nolint:contextcheck // the context is only there to have ended
+//nolint:contextcheck,nolintlint // the context is only there to have ended; the first is said of callers
 func (c *conn) shutdown() {
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()

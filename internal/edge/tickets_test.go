@@ -85,24 +85,38 @@ func TestInvariant03TicketResumesNothingElse(t *testing.T) {
 	}{
 		{name: "same host", to: "a.example", resumed: true, answer: "hello  resumed=true\n"},
 		{name: "other host", to: "b.example", refused: "other_host", answer: "hello  resumed=false\n"},
-		{name: "other CA set", to: "a.example", refused: "other_host", answer: "hello  resumed=false\n",
+		{
+			name: "other CA set", to: "a.example", refused: "other_host", answer: "hello  resumed=false\n",
 			between: func(w world) {
 				w.c.use(w.c.host("a.example", site.Require, w.c.ca, w.other), w.c.host("b.example", site.Require))
-			}},
-		{name: "CA removed", to: "a.example", refused: "other_host", answer: reasonIs(identity.Untrusted),
+			},
+		},
+		{
+			name: "CA removed", to: "a.example", refused: "other_host", answer: reasonIs(identity.Untrusted),
 			between: func(w world) {
 				w.c.use(w.c.host("a.example", site.Require, w.other), w.c.host("b.example", site.Require))
-			}},
-		{name: "revoked", to: "a.example", refused: "certificate_revoked", answer: reasonIs(identity.Revoked),
-			between: func(w world) { w.c.revoke(w.leaf) }},
-		{name: "revoked and reactivated", to: "a.example", resumed: true, answer: "hello  resumed=true\n",
-			between: func(w world) { w.c.revoke(w.leaf); w.c.reactivate(w.leaf) }},
-		{name: "18 hours", to: "a.example", resumed: true, answer: "hello  resumed=true\n",
-			between: func(w world) { w.c.clock.advance(ticketLife - time.Minute) }},
-		{name: "18 hours and a second", to: "a.example", refused: "too_old", answer: "hello  resumed=false\n",
-			between: func(w world) { w.c.clock.advance(ticketLife + time.Second) }},
-		{name: "certificate expired", to: "a.example", answer: reasonIs(identity.Expired), refused: "certificate_expired",
-			between: func(w world) { w.c.clock.advance(2 * time.Hour) }},
+			},
+		},
+		{
+			name: "revoked", to: "a.example", refused: "certificate_revoked", answer: reasonIs(identity.Revoked),
+			between: func(w world) { w.c.revoke(w.leaf) },
+		},
+		{
+			name: "revoked and reactivated", to: "a.example", resumed: true, answer: "hello  resumed=true\n",
+			between: func(w world) { w.c.revoke(w.leaf); w.c.reactivate(w.leaf) },
+		},
+		{
+			name: "18 hours", to: "a.example", resumed: true, answer: "hello  resumed=true\n",
+			between: func(w world) { w.c.clock.advance(ticketLife - time.Minute) },
+		},
+		{
+			name: "18 hours and a second", to: "a.example", refused: "too_old", answer: "hello  resumed=false\n",
+			between: func(w world) { w.c.clock.advance(ticketLife + time.Second) },
+		},
+		{
+			name: "certificate expired", to: "a.example", answer: reasonIs(identity.Expired), refused: "certificate_expired",
+			between: func(w world) { w.c.clock.advance(2 * time.Hour) },
+		},
 	}
 	for versionName, version := range tlsVersions {
 		for _, tc := range cases {

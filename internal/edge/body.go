@@ -27,7 +27,7 @@ func (b *clientBody) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.body.Read(p)
-	b.whole = b.whole || err == io.EOF //nolint:errorlint // the end is io.EOF itself
+	b.whole = b.whole || err == io.EOF
 	return n, err
 }
 

@@ -109,8 +109,8 @@ func (p *pipeline) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{p: p, c: c, w: w, r: r, start: p.now(), id: newRequestID(), name: r.Host}
 	x.idValue[0], x.hostValue[0] = x.id, r.Host
 	c.inflight.Add(1)
-	defer x.end()
-	x.serve()
+	defer x.end() //nolint:contextcheck // an exchange carries its request, and with it the context
+	x.serve()     //nolint:contextcheck // as above
 }
 
 // serve decides about the request and answers it.
@@ -272,7 +272,7 @@ func (x *exchange) end() {
 // newRequestID returns 24 hex digits that do not repeat. They are no secret.
 func newRequestID() string {
 	var raw [12]byte
-	a, b := rand.Uint64(), rand.Uint32()
+	a, b := rand.Uint64(), rand.Uint32() //nolint:gosec // an id for logs; nothing rests on it being hard to guess
 	for i := range 8 {
 		raw[i] = byte(a >> (8 * i))
 	}

@@ -200,8 +200,10 @@ func (x *exchange) fail(err error) {
 		panic(http.ErrAbortHandler)
 	}
 	x.upstreamError(err)
-	r := refusal{status: http.StatusBadGateway, code: 5020, reason: "upstream", advice: adviceAgain,
-		text: "the service behind this address did not answer as it should"}
+	r := refusal{
+		status: http.StatusBadGateway, code: 5020, reason: "upstream", advice: adviceAgain,
+		text: "the service behind this address did not answer as it should",
+	}
 	if e, ok := errors.AsType[*upstream.Error](err); ok {
 		switch e.Op {
 		case upstream.OpDial:
@@ -212,8 +214,10 @@ func (x *exchange) fail(err error) {
 			r.status, r.code, r.reason = http.StatusGatewayTimeout, 5040, "upstream_timeout"
 			r.text = "the service behind this address did not answer in time"
 		case upstream.OpBody:
-			r = refusal{status: http.StatusBadRequest, code: 4000, reason: "body", close: true, advice: adviceAgain,
-				text: "the body of the request could not be read to its end"}
+			r = refusal{
+				status: http.StatusBadRequest, code: 4000, reason: "body", close: true, advice: adviceAgain,
+				text: "the body of the request could not be read to its end",
+			}
 		}
 	}
 	x.failure = r.reason

@@ -337,9 +337,11 @@ func TestUploadIsNotBuffered(t *testing.T) {
 			answer <- string(text)
 		}()
 		<-stalled
-		var before, last int64 = 0, -1
-		for before = atomic.LoadInt64(&body.read); before != last; before = atomic.LoadInt64(&body.read) {
-			last = before
+		var before int64
+		for last := int64(-1); ; last = before {
+			if before = atomic.LoadInt64(&body.read); before == last {
+				break
+			}
 			time.Sleep(100 * time.Millisecond)
 		}
 		if before > size/2 {

@@ -112,9 +112,16 @@ func TestSwapsUnderLoad(t *testing.T) {
 func TestUpstreamKeys(t *testing.T) {
 	seen := map[[32]byte]int{}
 	for i, u := range []site.Upstream{
-		{}, {URLs: []string{"http://a"}}, {URLs: []string{"http://a", "http://b"}}, {URLs: []string{"http://ahttp://b"}},
-		{ServerName: "a"}, {Roots: []byte("a")}, {CertPEM: []byte("a")}, {KeyPEM: []byte("a")},
-		{DialTimeout: 1}, {HeaderTimeout: 1},
+		{},
+		{URLs: []string{"http://a"}},
+		{URLs: []string{"http://a", "http://b"}},
+		{URLs: []string{"http://ahttp://b"}},
+		{ServerName: "a"},
+		{Roots: []byte("a")},
+		{CertPEM: []byte("a")},
+		{KeyPEM: []byte("a")},
+		{DialTimeout: 1},
+		{HeaderTimeout: 1},
 	} {
 		key := upstreamKey(u)
 		if j, ok := seen[key]; ok {

@@ -208,7 +208,8 @@ func TestInvariant01StolenCertificate(t *testing.T) {
 			if len(c.s.live.of(c.id(victim))) != 0 || m.Live != 0 || m.Full != 0 || c.reached.Load() != 0 {
 				t.Errorf("left behind: %+v", m)
 			}
-			if !strings.Contains(c.log.String(), "handshake refused") || strings.Contains(c.log.String(), "accepted") {
+			eventually(t, "logged", func() bool { return strings.Contains(c.log.String(), "handshake refused") })
+			if strings.Contains(c.log.String(), "accepted") {
 				t.Errorf("log:\n%s", c.log.String())
 			}
 		})

@@ -54,7 +54,7 @@ func TestCheck(t *testing.T) {
 	}
 	short := ca.Intermediate("short", testpki.Edit(func(c *x509.Certificate) { c.MaxPathLen, c.MaxPathLenZero = 0, true }))
 	servers := ca.Intermediate("servers", testpki.Edit(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }))
-	old := now.Add(-time.Hour)
+	old := now.Add(-30 * time.Minute) // after the issuers' notBefore, an hour ago
 	cases := []struct {
 		name      string
 		presented []*x509.Certificate

@@ -60,8 +60,12 @@ func TestInvariant02RevocationCutsLiveConnections(t *testing.T) {
 		}
 	}
 	t.Logf("%d connections of %d certificates, from the API request to the close:\n%s", certificates*perCertificate, certificates, &times)
-	if p99 := percentile(times.all, 99); p99 > 50*time.Millisecond && !raceEnabled {
-		t.Errorf("p99 %v is above 50 ms", p99)
+	limit := 50 * time.Millisecond
+	if !long() || raceEnabled {
+		limit = time.Second // the other packages' tests run beside this one, on the same processors
+	}
+	if p99 := percentile(times.all, 99); p99 > limit {
+		t.Errorf("p99 %v is above %v", p99, limit)
 	}
 	waitUntil(t, "the upstream sees every transfer aborted", func() bool { return o.aborted.Load() >= countKinds(conns, "download", "upload", "http2-stream") })
 	p.stop()

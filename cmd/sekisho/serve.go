@@ -90,6 +90,9 @@ func (f serveFlags) resolve() (Config, error) {
 	if f.cert == "" && (f.clientCA != "" || f.to != "" || f.key != "") {
 		return cfg, &usageError{err: errors.New("--key, --client-ca and --upstream go with --cert"), hint: "sekisho serve --cert server.crt --key server.key"}
 	}
+	if f.cert != "" && (f.data != "" || f.admin != "" || f.pki != "") {
+		return cfg, &usageError{err: errors.New("--data, --admin and --pki do not go with --cert, which keeps no state and has no CA and no API"), hint: "write a sekisho.yaml and use --config, or leave them out"}
+	}
 	if f.edge != "" {
 		if len(cfg.Listen.Edge) > 1 {
 			return cfg, &usageError{err: errors.New("--edge cannot replace the several edge listeners of the file"), hint: "change listen.edge in the file"}

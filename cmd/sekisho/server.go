@@ -74,7 +74,7 @@ func (s *server) close() {
 }
 
 // stateless reports whether the server runs without a data directory, CA and API.
-func (s *server) stateless() bool { return s.flags.cert != "" && s.flags.data == "" }
+func (s *server) stateless() bool { return s.flags.cert != "" }
 
 // buildHouse opens the data directory and makes the CA ready. The pki listener is opened in between because its address
 // stands in the certificates.

@@ -22,15 +22,16 @@ type Reason string
 
 // The reasons, from no certificate at all to one that was good until it was revoked.
 const (
-	OK            Reason = ""               // verified
-	NoCertificate Reason = "no_certificate" // the client sent none
-	Untrusted     Reason = "untrusted"      // no path to a CA of this host
-	Expired       Reason = "expired"        // a certificate of the path is past its notAfter
-	NotYetValid   Reason = "not_yet_valid"  // a certificate of the path is before its notBefore
-	WrongUsage    Reason = "wrong_usage"    // usage extensions that rule client authentication out (RFC 5280, Sections 4.2.1.3 and 4.2.1.12)
-	Revoked       Reason = "revoked"        // revoked or on hold, as some revocation source says
-	TooComplex    Reason = "too_complex"    // path building ran out of its work budget
-	Malformed     Reason = "malformed"      // the certificate could not be read or breaks a rule that verification needs
+	OK                Reason = ""                   // verified
+	NoCertificate     Reason = "no_certificate"     // the client sent none
+	Untrusted         Reason = "untrusted"          // no path to a CA of this host
+	Expired           Reason = "expired"            // a certificate of the path is past its notAfter
+	NotYetValid       Reason = "not_yet_valid"      // a certificate of the path is before its notBefore
+	WrongUsage        Reason = "wrong_usage"        // usage extensions that rule client authentication out (RFC 5280, Sections 4.2.1.3 and 4.2.1.12)
+	Revoked           Reason = "revoked"            // revoked or on hold, as some revocation source says
+	RevocationUnknown Reason = "revocation_unknown" // no source that the CA's policy asks says that it is not revoked
+	TooComplex        Reason = "too_complex"        // path building ran out of its work budget
+	Malformed         Reason = "malformed"          // the certificate could not be read or breaks a rule that verification needs
 )
 
 // Identity is who a client certificate says it is and how that was proved, or the [Reason] it was not.

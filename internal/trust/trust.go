@@ -23,6 +23,7 @@ type CA struct {
 	Name          string              // for people
 	Anchors       []*x509.Certificate // trust anchors: a path must end in one of these
 	Intermediates []*x509.Certificate // helpers for path building that clients need not send
+	Policy        Policy              // how its clients are judged
 }
 
 // Set is an immutable set of CAs. The nil Set trusts nobody.

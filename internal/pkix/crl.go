@@ -2,11 +2,7 @@ package pkix
 
 import (
 	"crypto"
-	"crypto/x509"
-	"encoding/asn1"
-	"errors"
 	"fmt"
-	"math/big"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -15,12 +11,15 @@ import (
 
 // CRLEntry is one revoked certificate. Reason Unspecified writes no reason
 // extension (RFC 5280, Section 5.3.1); a zero InvalidityDate writes none.
-// RemoveFromCRL belongs in delta CRLs only.
+// RemoveFromCRL belongs in delta CRLs only, Issuer in indirect ones: it is the
+// issuer of this certificate and of those in the entries after it, up to the
+// next entry with one (Section 5.3.3).
 type CRLEntry struct {
 	Serial         Serial
 	At             time.Time // when it was revoked
 	Reason         Reason
 	InvalidityDate time.Time // since when the key is thought to be compromised; usually zero
+	Issuer         []byte    // Name in DER; nil: not written
 }
 
 // AppendCRLEntry appends the DER of one entry of revokedCertificates. Entries
@@ -30,7 +29,7 @@ func AppendCRLEntry(b []byte, e CRLEntry) []byte {
 	var buf [160]byte // enough for any entry with a serial of MaxSerialBytes
 	body := e.Serial.appendDER(buf[:0])
 	body = appendTime(body, e.At)
-	if e.Reason != Unspecified || !e.InvalidityDate.IsZero() {
+	if e.Reason != Unspecified || !e.InvalidityDate.IsZero() || e.Issuer != nil {
 		var extBuf [48]byte
 		exts := extBuf[:0]
 		if e.Reason != Unspecified { // id-ce-cRLReasons, ENUMERATED
@@ -40,11 +39,24 @@ func AppendCRLEntry(b []byte, e CRLEntry) []byte {
 			exts = append(exts, 0x30, 24, 0x06, 3, 0x55, 0x1d, 0x18, 0x04, 17)
 			exts = appendGeneralizedTime(exts, e.InvalidityDate)
 		}
+		if e.Issuer != nil {
+			exts = appendCertificateIssuer(exts, e.Issuer)
+		}
 		body = appendHeader(body, 0x30, len(exts))
 		body = append(body, exts...)
 	}
 	b = appendHeader(b, 0x30, len(body))
 	return append(b, body...)
+}
+
+// appendCertificateIssuer appends the extension certificateIssuer, which is
+// always critical, with the one directory name.
+func appendCertificateIssuer(b, name []byte) []byte {
+	names := append(appendHeader(nil, 0xa4, len(name)), name...)
+	value := append(appendHeader(nil, 0x30, len(names)), names...)
+	body := append([]byte{0x06, 3, 0x55, 0x1d, 0x1d, 0x01, 1, 0xff}, appendHeader(nil, 0x04, len(value))...)
+	body = append(body, value...)
+	return append(appendHeader(b, 0x30, len(body)), body...)
 }
 
 // appendTime appends a Time: UTCTime from 1950 to 2049, else GeneralizedTime
@@ -63,48 +75,21 @@ func appendGeneralizedTime(b []byte, t time.Time) []byte {
 	return t.UTC().AppendFormat(b, "20060102150405Z")
 }
 
-// CRLTemplate is everything of a CRL but its entries and signature.
-type CRLTemplate struct {
-	Issuer             *x509.Certificate // signs the list; needs neither keyUsage nor a subject key identifier
-	Number             *big.Int          // CRLNumber, at most 20 octets
-	BaseNumber         *big.Int          // the full CRL this one is a delta to; nil: a full CRL
-	ThisUpdate         time.Time
-	NextUpdate         time.Time
-	DistributionPoints []string // URIs of the critical issuing distribution point; empty: none
-	FreshestCRL        []string // where the delta is; not allowed in a delta
-	OnlyUserCerts      bool     // the list covers end-entity certificates only
-}
-
-// maxCRLNumberBytes: RFC 5280, Section 5.2.3: CRL numbers of at most 20 octets.
-const maxCRLNumberBytes = 20
-
-func (t CRLTemplate) check() error {
-	switch {
-	case t.Issuer == nil:
-		return errors.New("no issuer certificate")
-	case t.Number == nil || t.Number.Sign() < 0 || len(t.Number.Bytes()) > maxCRLNumberBytes || t.Number.BitLen() == 8*maxCRLNumberBytes:
-		return fmt.Errorf("number %v is not between 0 and 2^%d", t.Number, 8*maxCRLNumberBytes-1)
-	case t.BaseNumber != nil && (t.BaseNumber.Sign() < 0 || t.BaseNumber.Cmp(t.Number) > 0):
-		return fmt.Errorf("base number %v is not between 0 and the number %v", t.BaseNumber, t.Number)
-	case !t.NextUpdate.After(t.ThisUpdate):
-		return fmt.Errorf("next update %v is not after this update %v", t.NextUpdate, t.ThisUpdate)
-	case t.BaseNumber != nil && len(t.FreshestCRL) > 0:
-		return errors.New("a delta has no freshest CRL extension (RFC 5280, Section 5.2.6)")
-	}
-	return nil
-}
-
 // SignCRL is a version 2 CRL in DER with the entries, each written by
-// AppendCRLEntry, in the order given; the caller vouches for them. The
-// algorithm follows the key: ECDSA with the digest of its curve, RSA PKCS#1
-// v1.5 with SHA-256, Ed25519, ML-DSA. The signature is checked before the list
-// is returned, so a faulty signer never publishes.
+// AppendCRLEntry, in the order given. Entries that Walk would refuse in such a
+// list, and reasons that the list is not for, are refused. The algorithm
+// follows the key: ECDSA with the digest of its curve, RSA PKCS#1 v1.5 with
+// SHA-256, Ed25519, ML-DSA. The signature is checked before the list is
+// returned, so a faulty signer never publishes.
 func SignCRL(t CRLTemplate, entries []byte, signer crypto.Signer) ([]byte, error) {
 	if err := t.check(); err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
 	}
 	if err := signerMatches(t.Issuer, signer); err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
+	}
+	if err := t.checkEntries(entries); err != nil {
+		return nil, fmt.Errorf("CRL of %s: %w", DNString(t.Issuer.RawSubject), err)
 	}
 	alg, err := algorithmFor(signer.Public())
 	if err != nil {
@@ -128,62 +113,4 @@ func SignCRL(t CRLTemplate, entries []byte, signer crypto.Signer) ([]byte, error
 		b.AddASN1BitString(signature)
 	})
 	return b.Bytes()
-}
-
-// tbs is TBSCertList (RFC 5280, Section 5.1).
-func (t CRLTemplate) tbs(alg algorithm, entries []byte) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(entries)+2048))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(1) // version v2
-		alg.add(b)
-		b.AddBytes(t.Issuer.RawSubject)
-		b.AddBytes(appendTime(nil, t.ThisUpdate))
-		b.AddBytes(appendTime(nil, t.NextUpdate))
-		if len(entries) > 0 { // Section 5.1.2.6: absent when nothing is revoked
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(entries) })
-		}
-		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, t.addExtensions)
-		})
-	})
-	return b.Bytes()
-}
-
-func (t CRLTemplate) addExtensions(b *cryptobyte.Builder) {
-	addExtension(b, asn1.ObjectIdentifier{2, 5, 29, 35}, false, func(b *cryptobyte.Builder) { // authorityKeyIdentifier
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(SKI(t.Issuer)) })
-		})
-	})
-	addExtension(b, asn1.ObjectIdentifier{2, 5, 29, 20}, false, func(b *cryptobyte.Builder) { // cRLNumber
-		b.AddASN1BigInt(t.Number)
-	})
-	if t.BaseNumber != nil {
-		addExtension(b, asn1.ObjectIdentifier{2, 5, 29, 27}, true, func(b *cryptobyte.Builder) { // deltaCRLIndicator
-			b.AddASN1BigInt(t.BaseNumber)
-		})
-	}
-	if len(t.DistributionPoints) > 0 || t.OnlyUserCerts {
-		addExtension(b, asn1.ObjectIdentifier{2, 5, 29, 28}, true, t.addIDP)
-	}
-	if len(t.FreshestCRL) > 0 {
-		addExtension(b, asn1.ObjectIdentifier{2, 5, 29, 46}, false, func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { addFullName(b, t.FreshestCRL) })
-			})
-		})
-	}
-}
-
-// addIDP writes issuingDistributionPoint (RFC 5280, Section 5.2.5). Booleans
-// that are false are left out.
-func (t CRLTemplate) addIDP(b *cryptobyte.Builder) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		if len(t.DistributionPoints) > 0 {
-			addFullName(b, t.DistributionPoints)
-		}
-		if t.OnlyUserCerts {
-			b.AddASN1(cbasn1.Tag(1).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddUint8(0xff) })
-		}
-	})
 }

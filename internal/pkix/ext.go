@@ -1,8 +1,10 @@
 package pkix
 
 import (
+	"crypto/x509"
 	x509pkix "crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -13,6 +15,16 @@ import (
 // (RFC 6960, Section 4.2.2.2.1). The value is NULL.
 func OCSPNoCheck() x509pkix.Extension {
 	return x509pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 5}, Value: []byte{0x05, 0x00}}
+}
+
+// oidText is an object identifier in dots, from its content octets; in
+// hexadecimal if it is none, or long.
+func oidText(content []byte) string {
+	var oid x509.OID
+	if len(content) <= 64 && oid.UnmarshalBinary(content) == nil {
+		return oid.String()
+	}
+	return fmt.Sprintf("%x", content[:min(len(content), 64)])
 }
 
 // appendHeader appends a DER tag and definite length.
@@ -43,13 +55,16 @@ func addExtension(b *cryptobyte.Builder, oid asn1.ObjectIdentifier, critical boo
 	})
 }
 
-// addFullName adds DistributionPointName's fullName with one URI each
-// (RFC 5280, Section 4.2.1.13), in its two context tags.
-func addFullName(b *cryptobyte.Builder, uris []string) {
+// addFullName adds DistributionPointName's fullName with URIs and directory
+// names (RFC 5280, Section 4.2.1.13), in its two context tags.
+func addFullName(b *cryptobyte.Builder, uris []string, names [][]byte) {
 	b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
 			for _, uri := range uris {
 				b.AddASN1(cbasn1.Tag(6).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes([]byte(uri)) })
+			}
+			for _, name := range names { // Name is a CHOICE, so its tag is explicit
+				b.AddASN1(contextGroup(TagDirectoryName), func(b *cryptobyte.Builder) { b.AddBytes(name) })
 			}
 		})
 	})

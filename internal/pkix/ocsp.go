@@ -105,30 +105,37 @@ func digest(h crypto.Hash, data []byte) []byte {
 // the end and requests over the bounds are refused. Every error is
 // ErrOCSPMalformed.
 func ParseOCSPRequest(der []byte) (OCSPRequest, error) {
+	req, err := parseOCSPRequest(der)
+	if err != nil {
+		return OCSPRequest{}, fmt.Errorf("%w: %w", ErrOCSPMalformed, err)
+	}
+	return req, nil
+}
+
+func parseOCSPRequest(der []byte) (OCSPRequest, error) {
 	if len(der) > MaxOCSPRequestBytes {
-		return OCSPRequest{}, fmt.Errorf("%w: %d bytes; at most %d are read", ErrOCSPMalformed, len(der), MaxOCSPRequestBytes)
+		return OCSPRequest{}, fmt.Errorf("%d bytes; at most %d are read", len(der), MaxOCSPRequestBytes)
 	}
 	input := cryptobyte.String(der)
 	var outer, tbs cryptobyte.String
-	explicit := func(n int) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
 	if !input.ReadASN1(&outer, cbasn1.SEQUENCE) || !input.Empty() || !outer.ReadASN1(&tbs, cbasn1.SEQUENCE) ||
 		!outer.SkipOptionalASN1(explicit(0)) || !outer.Empty() {
-		return OCSPRequest{}, fmt.Errorf("%w: not an OCSPRequest in DER", ErrOCSPMalformed)
+		return OCSPRequest{}, errors.New("not an OCSPRequest in DER")
 	}
 	var version int
 	if !tbs.ReadOptionalASN1Integer(&version, explicit(0), 0) || version != 0 {
-		return OCSPRequest{}, fmt.Errorf("%w: the version is not v1", ErrOCSPMalformed)
+		return OCSPRequest{}, errors.New("the version is not v1")
 	}
 	var list, exts cryptobyte.String
 	var hasExts bool
 	if !tbs.SkipOptionalASN1(explicit(1)) || !tbs.ReadASN1(&list, cbasn1.SEQUENCE) ||
 		!tbs.ReadOptionalASN1(&exts, &hasExts, explicit(2)) || !tbs.Empty() {
-		return OCSPRequest{}, fmt.Errorf("%w: TBSRequest cannot be read", ErrOCSPMalformed)
+		return OCSPRequest{}, errors.New("TBSRequest cannot be read")
 	}
 	var req OCSPRequest
 	for !list.Empty() {
 		if len(req.Certs) == MaxOCSPRequests {
-			return OCSPRequest{}, fmt.Errorf("%w: more than %d certificates", ErrOCSPMalformed, MaxOCSPRequests)
+			return OCSPRequest{}, fmt.Errorf("more than %d certificates", MaxOCSPRequests)
 		}
 		id, err := readOCSPSingleRequest(&list)
 		if err != nil {
@@ -137,7 +144,7 @@ func ParseOCSPRequest(der []byte) (OCSPRequest, error) {
 		req.Certs = append(req.Certs, id)
 	}
 	if len(req.Certs) == 0 {
-		return OCSPRequest{}, fmt.Errorf("%w: it asks about no certificate", ErrOCSPMalformed)
+		return OCSPRequest{}, errors.New("it asks about no certificate")
 	}
 	if hasExts {
 		var err error
@@ -148,30 +155,22 @@ func ParseOCSPRequest(der []byte) (OCSPRequest, error) {
 	return req, nil
 }
 
+// explicit is the tag around an element with EXPLICIT [n].
+func explicit(n int) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
+
 // readOCSPSingleRequest reads one Request.
 func readOCSPSingleRequest(list *cryptobyte.String) (OCSPCertID, error) {
-	malformed := fmt.Errorf("%w: a CertID cannot be read", ErrOCSPMalformed)
-	var single, raw, certID, alg, exts cryptobyte.String
+	var single, exts cryptobyte.String
 	var hasExts bool
-	if !list.ReadASN1(&single, cbasn1.SEQUENCE) || !single.ReadASN1Element(&raw, cbasn1.SEQUENCE) ||
-		!single.ReadOptionalASN1(&exts, &hasExts, cbasn1.Tag(0).ContextSpecific().Constructed()) || !single.Empty() {
-		return OCSPCertID{}, malformed
+	if !list.ReadASN1(&single, cbasn1.SEQUENCE) {
+		return OCSPCertID{}, errors.New("a Request cannot be read")
 	}
-	id := OCSPCertID{Raw: raw}
-	var oid asn1.ObjectIdentifier
-	var serial big.Int
-	rest := raw
-	if !rest.ReadASN1(&certID, cbasn1.SEQUENCE) || !certID.ReadASN1(&alg, cbasn1.SEQUENCE) ||
-		!alg.ReadASN1ObjectIdentifier(&oid) || !absentOrNull(alg) ||
-		!certID.ReadASN1Bytes(&id.IssuerNameHash, cbasn1.OCTET_STRING) ||
-		!certID.ReadASN1Bytes(&id.IssuerKeyHash, cbasn1.OCTET_STRING) ||
-		!certID.ReadASN1Integer(&serial) || !certID.Empty() || serial.Sign() < 0 {
-		return OCSPCertID{}, malformed
+	id, err := readOCSPCertID(&single)
+	if err != nil {
+		return OCSPCertID{}, err
 	}
-	id.Hash = hashFor(oid)
-	id.Serial = SerialOf(&serial)
-	if len(id.Serial.mag) > MaxSerialBytes {
-		return OCSPCertID{}, fmt.Errorf("%w: a serial number of %d octets", ErrOCSPMalformed, len(id.Serial.mag))
+	if !single.ReadOptionalASN1(&exts, &hasExts, explicit(0)) || !single.Empty() {
+		return OCSPCertID{}, errors.New("a Request cannot be read")
 	}
 	if hasExts {
 		if _, err := readOCSPExtensions(exts, false); err != nil {
@@ -181,12 +180,38 @@ func readOCSPSingleRequest(list *cryptobyte.String) (OCSPCertID, error) {
 	return id, nil
 }
 
+// readOCSPCertID reads one CertID.
+func readOCSPCertID(from *cryptobyte.String) (OCSPCertID, error) {
+	var raw, certID, alg cryptobyte.String
+	var id OCSPCertID
+	var oid asn1.ObjectIdentifier
+	var serial big.Int
+	if !from.ReadASN1Element(&raw, cbasn1.SEQUENCE) {
+		return OCSPCertID{}, errors.New("a CertID cannot be read")
+	}
+	id.Raw = raw
+	if !raw.ReadASN1(&certID, cbasn1.SEQUENCE) || !certID.ReadASN1(&alg, cbasn1.SEQUENCE) ||
+		!alg.ReadASN1ObjectIdentifier(&oid) || !absentOrNull(alg) ||
+		!certID.ReadASN1Bytes(&id.IssuerNameHash, cbasn1.OCTET_STRING) ||
+		!certID.ReadASN1Bytes(&id.IssuerKeyHash, cbasn1.OCTET_STRING) ||
+		!certID.ReadASN1Integer(&serial) || !certID.Empty() || serial.Sign() < 0 {
+		return OCSPCertID{}, errors.New("a CertID cannot be read")
+	}
+	id.Hash = hashFor(oid)
+	id.Serial = SerialOf(&serial)
+	if len(id.Serial.mag) > MaxSerialBytes {
+		return OCSPCertID{}, fmt.Errorf("a serial number of %d octets", len(id.Serial.mag))
+	}
+	return id, nil
+}
+
 // readOCSPExtensions reads Extensions and returns the nonce, which only the
-// request as a whole may carry. Unknown extensions pass unless critical.
+// request or response as a whole may carry. Unknown extensions pass unless
+// critical.
 func readOCSPExtensions(exts cryptobyte.String, whole bool) ([]byte, error) {
 	var list cryptobyte.String
 	if !exts.ReadASN1(&list, cbasn1.SEQUENCE) || !exts.Empty() {
-		return nil, fmt.Errorf("%w: extensions cannot be read", ErrOCSPMalformed)
+		return nil, errors.New("extensions cannot be read")
 	}
 	var nonce []byte
 	for !list.Empty() {
@@ -197,7 +222,7 @@ func readOCSPExtensions(exts cryptobyte.String, whole bool) ([]byte, error) {
 		if !list.ReadASN1(&ext, cbasn1.SEQUENCE) || !ext.ReadASN1ObjectIdentifier(&oid) ||
 			ext.PeekASN1Tag(cbasn1.BOOLEAN) && !ext.ReadASN1Boolean(&critical) ||
 			!ext.ReadASN1Bytes(&value, cbasn1.OCTET_STRING) || !ext.Empty() {
-			return nil, fmt.Errorf("%w: an extension cannot be read", ErrOCSPMalformed)
+			return nil, errors.New("an extension cannot be read")
 		}
 		switch {
 		case whole && oid.Equal(oidOCSPNonce()):
@@ -205,11 +230,11 @@ func readOCSPExtensions(exts cryptobyte.String, whole bool) ([]byte, error) {
 			var octets []byte
 			if nonce != nil || !inner.ReadASN1Bytes(&octets, cbasn1.OCTET_STRING) || !inner.Empty() ||
 				len(octets) == 0 || len(octets) > MaxOCSPNonce {
-				return nil, fmt.Errorf("%w: the nonce is not one OCTET STRING of 1 to %d octets", ErrOCSPMalformed, MaxOCSPNonce)
+				return nil, fmt.Errorf("the nonce is not one OCTET STRING of 1 to %d octets", MaxOCSPNonce)
 			}
 			nonce = octets
 		case critical:
-			return nil, fmt.Errorf("%w: unknown critical extension %v", ErrOCSPMalformed, oid)
+			return nil, fmt.Errorf("unknown critical extension %.80s", oid)
 		}
 	}
 	return nonce, nil

@@ -29,7 +29,9 @@ const (
 	NotYetValid       Reason = "not_yet_valid"      // a certificate of the path is before its notBefore
 	WrongUsage        Reason = "wrong_usage"        // usage extensions that rule client authentication out (RFC 5280, Sections 4.2.1.3 and 4.2.1.12)
 	Revoked           Reason = "revoked"            // revoked or on hold, as some revocation source says
+	RevocationPending Reason = "revocation_pending" // the sources that the CA's policy asks are to be asked first
 	RevocationUnknown Reason = "revocation_unknown" // no source that the CA's policy asks says that it is not revoked
+	WeakSignature     Reason = "weak_signature"     // a signature algorithm or key of the path that the CA's policy does not take
 	TooComplex        Reason = "too_complex"        // path building ran out of its work budget
 	Malformed         Reason = "malformed"          // the certificate could not be read or breaks a rule that verification needs
 )
@@ -44,6 +46,9 @@ type Identity struct {
 	notAfter  time.Time           // earliest of the path
 	reason    Reason
 	err       error
+
+	revocation string    // what was known of its revocation when it was judged
+	until      time.Time // when to judge again although nothing changed; zero: need not be
 }
 
 // NewVerified returns the identity of a client whose certificate has a valid path: presented as the client sent it
@@ -131,6 +136,20 @@ func (i Identity) ValidAt(now time.Time) (bool, Reason) {
 	}
 	return true, OK
 }
+
+// Judged returns the identity with what the sources of revocation said of it, in one word, and the moment until which
+// that holds while none of them changes; zero: for good. Only package verify may call it.
+func (i Identity) Judged(revocation string, until time.Time) Identity {
+	i.revocation, i.until = revocation, until
+	return i
+}
+
+// Revocation is what was known of the revocation of a verified identity when it was judged: "good", "unchecked" (no
+// source speaks of it), or "unknown" (the policy lets it in all the same).
+func (i Identity) Revocation() string { return i.revocation }
+
+// Until is when the identity is to be judged again although no source changed; zero when it need not be.
+func (i Identity) Until() time.Time { return i.until }
 
 // NotAfter is the earliest end of validity of the path, the moment when the identity stops by itself.
 func (i Identity) NotAfter() time.Time { return i.notAfter }

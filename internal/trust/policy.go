@@ -41,6 +41,7 @@ type Policy struct {
 	Require   string        `json:"require,omitempty"`    // any (default) or all
 	OnFailure string        `json:"on_failure,omitempty"` // hard (default) or soft
 	Scope     string        `json:"scope,omitempty"`      // chain (default) or leaf
+	Refresh   time.Duration `json:"refresh,omitempty"`    // how often the sources of certificates in use are asked again, nanoseconds; 0: 5 minutes for OCSP, as their nextUpdate says for lists
 	Grace     time.Duration `json:"grace,omitempty"`      // how long after nextUpdate an answer counts as fresh, nanoseconds; at most 30 days
 
 	CRLs            []string `json:"crls,omitempty"`             // paths of files, which are watched, and http or https URLs
@@ -59,6 +60,12 @@ type Policy struct {
 
 // maxGrace bounds Policy.Grace.
 const maxGrace = 30 * 24 * time.Hour
+
+// Bounds of Policy.Refresh.
+const (
+	minRefresh = time.Second
+	maxRefresh = 24 * time.Hour
+)
 
 // maxPlaces bounds each list of places in a Policy.
 const maxPlaces = 32
@@ -120,6 +127,9 @@ func (p Policy) Check() error {
 	}
 	if p.Grace < 0 || p.Grace > maxGrace {
 		errs = append(errs, fmt.Errorf("grace %s: use 0 to %s", p.Grace, maxGrace))
+	}
+	if p.Refresh != 0 && (p.Refresh < minRefresh || p.Refresh > maxRefresh) {
+		errs = append(errs, fmt.Errorf("refresh %s: use 0 for the default, or %s to %s", p.Refresh, minRefresh, maxRefresh))
 	}
 	errs = append(errs, p.checkPlaces(), p.checkUnused())
 	return errors.Join(errs...)

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,6 +34,8 @@ type Set struct {
 	intermediates *x509.CertPool
 	hints         *x509.CertPool
 	extra         []*x509.Certificate
+	byAnchor      map[string]int // position in cas, by an anchor's DER
+	groups        []Group
 	digest        [32]byte
 }
 
@@ -43,16 +46,24 @@ var ErrNotCA = errors.New("not a CA certificate")
 // the extension is taken (X.509 v1, and what openssl makes without configuration). An empty list gives a set that
 // trusts nobody.
 func NewSet(cas []CA) (*Set, error) {
-	s := &Set{cas: slices.Clone(cas), roots: x509.NewCertPool(), intermediates: x509.NewCertPool(), hints: x509.NewCertPool()}
-	var prints []pkix.Fingerprint
-	for _, ca := range cas {
+	s := &Set{cas: slices.Clone(cas), roots: x509.NewCertPool(), intermediates: x509.NewCertPool(), hints: x509.NewCertPool(), byAnchor: make(map[string]int)}
+	var judged [][64]byte // each anchor's fingerprint, and what its clients are judged by
+	for i, ca := range cas {
+		policy, err := ca.Policy.digest()
+		if err != nil {
+			return nil, fmt.Errorf("trust: CA %q: policy: %w", ca.Name, err)
+		}
 		for _, c := range ca.Anchors {
 			if c.BasicConstraintsValid && !c.IsCA {
 				return nil, fmt.Errorf("trust: CA %q: certificate %q: %w", ca.Name, pkix.DNString(c.RawSubject), ErrNotCA)
 			}
+			if _, ok := s.byAnchor[string(c.Raw)]; !ok {
+				s.byAnchor[string(c.Raw)] = i
+			}
 			s.roots.AddCert(c)
 			s.hints.AddCert(c)
-			prints = append(prints, pkix.FingerprintOf(c.Raw))
+			print := pkix.FingerprintOf(c.Raw)
+			judged = append(judged, [64]byte(append(print[:], policy[:]...)))
 		}
 		for _, c := range ca.Intermediates {
 			s.intermediates.AddCert(c)
@@ -60,13 +71,20 @@ func NewSet(cas []CA) (*Set, error) {
 			s.extra = append(s.extra, c)
 		}
 	}
-	slices.SortFunc(prints, func(a, b pkix.Fingerprint) int { return bytes.Compare(a[:], b[:]) })
+	s.groups = groupsOf(cas, s.extra)
+	slices.SortFunc(judged, func(a, b [64]byte) int { return bytes.Compare(a[:], b[:]) })
 	h := sha256.New()
-	for _, p := range slices.Compact(prints) {
-		h.Write(p[:])
+	for _, j := range slices.Compact(judged) {
+		h.Write(j[:])
 	}
 	h.Sum(s.digest[:0])
 	return s, nil
+}
+
+// digest is the SHA-256 of a policy's JSON, which is the same for equal policies on every machine.
+func (p Policy) digest() ([32]byte, error) {
+	data, err := json.Marshal(p)
+	return sha256.Sum256(data), err
 }
 
 // CAs returns the CAs of the set; the slice must not be changed.
@@ -75,6 +93,19 @@ func (s *Set) CAs() []CA {
 		return nil
 	}
 	return s.cas
+}
+
+// CAOf returns the CA that a trust anchor belongs to, the first of several; nil when it is not one of the set's.
+// Its policy is the one that paths to the anchor are judged by.
+func (s *Set) CAOf(anchor *x509.Certificate) *CA {
+	if s == nil {
+		return nil
+	}
+	i, ok := s.byAnchor[string(anchor.Raw)]
+	if !ok {
+		return nil
+	}
+	return &s.cas[i]
 }
 
 // Roots is the pool of anchors for crypto/x509, nil for the nil Set: callers must refuse then, since a nil pool means
@@ -94,6 +125,14 @@ func (s *Set) Intermediates() []*x509.Certificate {
 	return s.extra
 }
 
+// Groups are the anchors of the set, by what their policies say about paths; none for the set that trusts nobody.
+func (s *Set) Groups() []Group {
+	if s == nil {
+		return nil
+	}
+	return s.groups
+}
+
 // Hints is the pool whose subjects a server names in its CertificateRequest (RFC 8446, Section 4.2.4).
 func (s *Set) Hints() *x509.CertPool {
 	if s == nil {
@@ -102,7 +141,8 @@ func (s *Set) Hints() *x509.CertPool {
 	return s.hints
 }
 
-// Digest is the SHA-256 over the sorted fingerprints of the anchors: equal sets have equal digests, on every machine.
+// Digest is the SHA-256 over the sorted fingerprints of the anchors, each with the policy of its CA: sets that judge
+// every client alike have equal digests, on every machine. Helpers for path building do not count.
 func (s *Set) Digest() [32]byte {
 	if s == nil {
 		return sha256.Sum256(nil)

@@ -22,7 +22,7 @@ func set(t *testing.T, cas ...*testpki.CA) *trust.Set {
 	return s
 }
 
-func TestDigestIsOfTheAnchorsAlone(t *testing.T) {
+func TestDigestIsOfAnchorsAndPolicies(t *testing.T) {
 	a, b := testpki.NewCA(t), testpki.NewCA(t)
 	if set(t, a, b).Digest() != set(t, b, a, a).Digest() {
 		t.Error("order and repetition change the digest")
@@ -36,6 +36,27 @@ func TestDigestIsOfTheAnchorsAlone(t *testing.T) {
 	}
 	if helped.Digest() != set(t, a).Digest() {
 		t.Error("a helper for path building changes the digest")
+	}
+	digest := func(cas ...trust.CA) [32]byte {
+		t.Helper()
+		s, err := trust.NewSet(cas)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Digest()
+	}
+	loose, strict := trust.Policy{OnFailure: trust.Soft}, trust.Policy{OnFailure: trust.Hard}
+	of := func(ca *testpki.CA, p trust.Policy) trust.CA {
+		return trust.CA{Anchors: []*x509.Certificate{ca.Cert}, Policy: p}
+	}
+	if digest(of(a, loose)) == digest(of(a, strict)) {
+		t.Error("another policy has the same digest")
+	}
+	if digest(of(a, loose), of(b, strict)) == digest(of(a, strict), of(b, loose)) {
+		t.Error("two CAs that swap their policies have the same digest")
+	}
+	if digest(of(a, loose), of(b, strict)) != digest(of(b, strict), of(a, loose)) {
+		t.Error("order changes the digest")
 	}
 }
 

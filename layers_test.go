@@ -69,7 +69,7 @@ var table = map[string]row{
 	"internal/auditlog":  {layer: domain},
 	"internal/alert":     {layer: domain},
 
-	"internal/revocation": {layer: decision},
+	"internal/revocation": {layer: decision, rooms: true},
 	"internal/access":     {layer: decision},
 	"internal/ca":         {layer: decision},
 

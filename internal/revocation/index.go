@@ -105,6 +105,9 @@ func (x *Index) Apply(changes ...Change) {
 // holds as long as Epoch returns the same.
 func (x *Index) Epoch() uint64 { return x.epoch.Load() }
 
+// raise makes everyone judge again: another source than the index changed.
+func (x *Index) raise() { x.epoch.Add(1) }
+
 // Lookup returns the entry of a revoked certificate. The time is in whole seconds.
 func (x *Index) Lookup(id pkix.CertID) (Entry, bool) {
 	r, ok := x.current.Load().lookup(id)

@@ -1,0 +1,283 @@
+package revocation
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"slices"
+	"sync"
+
+	"sekisho/internal/outbound"
+	"sekisho/internal/pkix"
+	"sekisho/internal/revocation/crl"
+	"sekisho/internal/trust"
+)
+
+// maxPoints bounds the distribution points of one certificate that are followed.
+const maxPoints = 8
+
+// lists asks the CRLs: those configured for the CA, and those that the certificate's distribution points name. Several
+// may each cover some reasons only; together they must cover all of them (RFC 5280, Section 6.3.3).
+func (c *Checker) lists(s *subject) answer {
+	if c.cfg.Lists == nil || !s.policy.Asks(trust.CRL) {
+		return answer{}
+	}
+	all := answer{source: string(trust.CRL)}
+	if s.pointsErr != nil {
+		// What cannot be read may name a list: as good as one that cannot be had.
+		all.state = Unknown
+		s.reported(SourceReport{Source: trust.CRL, Origin: fromCertificate, Error: s.pointsErr.Error()}, all)
+	}
+	for _, held := range c.cfg.Lists.Lists(s.ca.ID) {
+		all.add(c.list(s, held, configured))
+	}
+	for _, url := range c.pointURLs(s) {
+		held := c.cfg.Lists.HeldFor(url, s.issuer)
+		if held == nil {
+			all.add(s.unheld(url))
+			continue
+		}
+		all.add(c.list(s, held, fromCertificate))
+	}
+	if all.any == pkix.AllReasons && all.state != Revoked {
+		all.state, all.due = Good, false
+	}
+	return all
+}
+
+// Where an address comes from, for reports.
+const (
+	configured      = "configured"
+	fromCertificate = "certificate"
+)
+
+func originText(o outbound.Trust) string {
+	if o == outbound.FromCertificate {
+		return fromCertificate
+	}
+	return configured
+}
+
+// owners are the CAs whose places the keeper of lists knows.
+type owners struct {
+	sync.Mutex
+	known map[string][]crl.Place
+}
+
+// add joins what another list says.
+func (a *answer) add(b answer) {
+	switch {
+	case a.state == Revoked || b.state == "":
+		return
+	case b.state == Revoked:
+		*a = b
+		return
+	case b.state == Good:
+		a.any |= b.any
+		a.until = earlier(a.until, b.until)
+		a.source = b.source
+		if a.state == "" {
+			a.state = Unknown // until all reasons are covered
+		}
+		return
+	}
+	a.state, a.due = Unknown, a.due || b.due
+}
+
+// unheld is the answer of a distribution point that nobody fetched yet.
+func (s *subject) unheld(url string) answer {
+	a := answer{state: Unknown, due: true, source: "crl " + url}
+	s.reported(SourceReport{Source: trust.CRL, Address: url, Origin: fromCertificate, Error: "not fetched yet"}, a)
+	return a
+}
+
+// list is the answer of one place of lists.
+func (c *Checker) list(s *subject, held *crl.Held, origin string) answer {
+	a := answer{source: "crl " + held.Address}
+	why := ""
+	switch list := held.List; {
+	case list == nil:
+		// Nobody knows whose list this is going to be, so it counts against every certificate of the CA.
+		a.state = Unknown
+		a.due = origin == fromCertificate && !s.now.Before(held.NextAttempt)
+	case !s.sameName(list) && !list.Indirect():
+		why = "it is of another CA, " + pkix.DNString(list.IssuerName())
+	case !c.mayIssue(s, list.Issuer()):
+		why = "it is signed by a key that is not of this CA"
+	default:
+		a, why = s.judgeList(list, a)
+		if a.state == Unknown {
+			a.due = origin == fromCertificate && !s.now.Before(held.NextAttempt)
+		}
+	}
+	if s.report != nil {
+		s.reported(listReport(held, origin, why, s), a)
+	}
+	return a
+}
+
+// judgeList is the answer of a list that may speak of the certificate.
+func (s *subject) judgeList(list *crl.List, a answer) (answer, string) {
+	reasons, covers := list.Covers(s.cert, s.points, s.cert.BasicConstraintsValid && s.cert.IsCA)
+	if !covers {
+		if s.sameName(list) {
+			// A list of the certificate's own CA that leaves it out must not pass for a list that has nothing on it.
+			a.state = Unknown
+		}
+		return a, "its issuing distribution point leaves this certificate out"
+	}
+	if e, ok := list.Lookup(s.cert.RawIssuer, pkix.SerialOf(s.cert.SerialNumber)); ok {
+		a.state, a.entry = Revoked, Entry{ID: s.id, Reason: e.Reason, At: e.At}
+		return a, ""
+	}
+	if !list.Fresh(s.now, s.policy.Grace) {
+		a.state = Unknown
+		return a, "its nextUpdate has passed"
+	}
+	a.state, a.any = Good, reasons
+	if next := list.NextUpdate(); !next.IsZero() {
+		a.until = next.Add(s.policy.Grace)
+	}
+	return a, ""
+}
+
+// sameName reports whether the list's issuer has the name of the certificate's.
+func (s *subject) sameName(list *crl.List) bool {
+	return pkix.SameName(list.IssuerName(), s.cert.RawIssuer)
+}
+
+// maxDepth bounds how far the question goes on whether the signer of a list is itself revoked.
+const maxDepth = 3
+
+// mayIssue reports whether a certificate whose key signed a list may speak for the CA of the certificate that is judged
+// (RFC 5280, Section 6.3.3 (f)): it is the issuer's key, one of the path above it, or one that is itself valid, and not
+// revoked, under the same trust anchor.
+func (c *Checker) mayIssue(s *subject, signer *x509.Certificate) bool {
+	same := func(c *x509.Certificate) bool {
+		return bytes.Equal(c.RawSubjectPublicKeyInfo, signer.RawSubjectPublicKeyInfo)
+	}
+	if same(s.issuer) || slices.ContainsFunc(s.path[1:], same) {
+		return true
+	}
+	if s.depth >= maxDepth {
+		return false
+	}
+	path := c.signers.path(s, signer)
+	for i := range len(path) - 1 {
+		if v := c.judgeOne(path, i, s.ca, s.now, s.depth+1); !v.Allows() {
+			return false
+		}
+	}
+	return len(path) > 0
+}
+
+// pointURLs are the addresses of lists in the certificate that are not configured as well.
+func (c *Checker) pointURLs(s *subject) []string {
+	if s.policy.IgnoreCDP {
+		return nil
+	}
+	var urls []string
+	for _, p := range s.points {
+		for _, url := range p.URLs() {
+			if len(urls) < maxPoints && !slices.Contains(urls, url) && !slices.Contains(s.policy.CRLs, url) {
+				urls = append(urls, url)
+			}
+		}
+	}
+	return urls
+}
+
+// place is how the keeper of lists is told of a distribution point.
+func (s *subject) place(url string) crl.Place {
+	issuers := []*x509.Certificate{s.issuer}
+	for _, c := range slices.Concat(s.path[1:], s.ca.Anchors, s.ca.Intermediates) {
+		if !slices.Contains(issuers, c) {
+			issuers = append(issuers, c)
+		}
+	}
+	return crl.Place{Address: url, Origin: outbound.FromCertificate, Issuers: issuers, Allows: s.policy.Allows, Refresh: s.policy.Refresh}
+}
+
+// dueLists are the fetches of distribution points that nobody holds or whose list is out of date.
+func (c *Checker) dueLists(s *subject) []func(context.Context) {
+	if c.cfg.Lists == nil || !s.policy.Asks(trust.CRL) {
+		return nil
+	}
+	var fetches []func(context.Context)
+	for _, url := range c.pointURLs(s) {
+		held := c.cfg.Lists.HeldFor(url, s.issuer)
+		switch {
+		case held == nil, held.List == nil && !s.now.Before(held.NextAttempt),
+			held.List != nil && !held.List.Fresh(s.now, s.policy.Grace) && !s.now.Before(held.NextAttempt):
+			place := s.place(url)
+			fetches = append(fetches, func(ctx context.Context) {
+				if _, err := c.cfg.Lists.Demand(ctx, place); err != nil && ctx.Err() == nil {
+					c.cfg.Logger.WarnContext(ctx, "CRL", "url", url, "error", err)
+				}
+			})
+		}
+	}
+	return fetches
+}
+
+// SetCAs tells the keepers which places are configured, by the CAs in force; those of other CAs are forgotten. What is
+// new is loaded before it returns, as far as ctx lets it: problems are logged, held against the certificates they are
+// about, and tried again by the keepers' Run.
+func (c *Checker) SetCAs(ctx context.Context, cas []trust.CA) {
+	if c.cfg.Sets != nil {
+		c.cfg.Sets.SetPlaces(ctx, cas)
+	}
+	if c.cfg.Lists == nil {
+		return
+	}
+	wanted := make(map[string][]crl.Place)
+	for _, ca := range cas {
+		places := make([]crl.Place, 0, len(ca.Policy.CRLs))
+		for _, address := range ca.Policy.CRLs {
+			places = append(places, crl.Place{
+				Address: address, Origin: outbound.FromOperator, Issuers: slices.Concat(ca.Anchors, ca.Intermediates),
+				Allows: ca.Policy.Allows, Refresh: ca.Policy.Refresh,
+			})
+		}
+		wanted[ca.ID] = places
+	}
+	c.owners.Lock()
+	defer c.owners.Unlock()
+	for id := range c.owners.known {
+		if wanted[id] == nil {
+			c.cfg.Lists.SetPlaces(id, nil)
+		}
+	}
+	for id, places := range wanted {
+		c.cfg.Lists.SetPlaces(id, places)
+	}
+	c.owners.known = wanted
+	if err := c.cfg.Lists.LoadAll(ctx); err != nil {
+		c.cfg.Logger.ErrorContext(ctx, "lists of revoked certificates could not be loaded: certificates that they are about are judged as the policy says", "error", err)
+	}
+}
+
+// listReport is the part of a report about a list.
+func listReport(held *crl.Held, origin, why string, s *subject) SourceReport {
+	r := SourceReport{
+		Source: trust.CRL, Address: held.Address, Origin: origin,
+		LastAttempt: reported(held.LastAttempt), NextAttempt: reported(held.NextAttempt), Error: why,
+	}
+	if held.Err != nil {
+		r.Error = joined(r.Error, held.Err.Error())
+	}
+	list := held.List
+	if list == nil {
+		return r
+	}
+	r.Fresh = list.Fresh(s.now, s.policy.Grace)
+	r.ThisUpdate, r.NextUpdate = reported(list.ThisUpdate()), reported(list.NextUpdate())
+	if n := list.Number(); n != nil {
+		r.Number = n.String()
+	}
+	if n := list.DeltaNumber(); n != nil {
+		r.DeltaNumber = n.String()
+	}
+	r.Signature, r.Signer = list.SignatureAlgorithm(), pkix.DNString(list.Issuer().RawSubject)
+	return r
+}

@@ -1,0 +1,266 @@
+// Package ocsp asks OCSP responders whether certificates are revoked, and remembers what they said (RFC 6960).
+//
+// What it knows is asked for from memory ([Client.Cached]); [Client.Ask] fetches, with one question in flight per
+// certificate however many wait for it, and [Client.Offer] takes an answer that the client stapled. An answer counts
+// when it is about the certificate, signed by the issuer or by a responder that the issuer delegated to, inside its
+// times, and repeats the nonce if one was demanded. It refuses everything else with a reason that is remembered, so
+// that a responder that fails is not asked again by each handshake: a certificate waits, and after some failures in
+// a row the responder as a whole does.
+//
+//	answer := client.Ask(ctx, ocsp.Query{Cert: leaf, Issuer: issuer, Responders: leaf.OCSPServer, Allows: policy.Allows})
+//	if answer.Err == nil && answer.Status == pkix.OCSPRevoked { … }
+package ocsp
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sekisho/internal/outbound"
+	"sekisho/internal/pkix"
+)
+
+// Config is what a Client needs. Zero fields take the default given.
+type Config struct {
+	HTTP       *outbound.Client // nil: nothing is fetched, and every question fails
+	Now        func() time.Time // time.Now
+	Skew       time.Duration    // 5 minutes: how far the responder's clock may be from ours
+	MaxEntries int              // 200,000 certificates; the ones that were asked about longest ago go first
+	Budget     time.Duration    // 8 s for all attempts at one question
+	Logger     *slog.Logger     // slog.Default()
+	// Revoked reports, from memory, whether a delegated responder's own certificate is known to be revoked. It is asked
+	// of delegates without id-pkix-ocsp-nocheck (RFC 6960, Section 4.2.2.2.1); nil: none is.
+	Revoked func(delegate, issuer *x509.Certificate) bool
+}
+
+// Query is a question about one certificate.
+type Query struct {
+	Cert, Issuer *x509.Certificate
+	Responders   []string // URLs, tried in turn
+	Origin       outbound.Trust
+	Nonce        bool                        // send a nonce and demand it back
+	SHA256       bool                        // name the issuer by SHA-256; default SHA-1, which every responder knows
+	Grace        time.Duration               // how long after nextUpdate an answer is taken still
+	Refresh      time.Duration               // how long an answer without nextUpdate counts; 0: 5 minutes
+	Allows       func(algorithm string) bool // signature algorithms of answers
+}
+
+// Stapled is what [Answer.Responder] says of an answer that the client itself brought.
+const Stapled = "stapled by the client"
+
+// Answer is what is known about one certificate. It is immutable. With Err set and Checked false there has been no
+// usable answer; with Err set and Checked true the answer is an earlier one, and the latest attempt failed.
+type Answer struct {
+	Checked    bool // the fields down to Algorithm are of a verified answer
+	Status     pkix.OCSPStatus
+	Reason     pkix.Reason
+	RevokedAt  time.Time
+	ProducedAt time.Time
+	ThisUpdate time.Time
+	NextUpdate time.Time // zero: the responder gave none
+	Expires    time.Time // when the answer stops counting, grace not included
+	Responder  string    // URL, or Stapled
+	Signer     string    // subject of the certificate that signed
+	Algorithm  string
+
+	Err     error     // why the latest attempt failed; nil when it did not
+	Asked   time.Time // the latest attempt
+	RetryAt time.Time // with Err: not before this
+	Fails   int       // attempts that failed in a row
+}
+
+// Fresh reports whether the answer counts at now: good for nothing else than being believed when it says "good".
+func (a *Answer) Fresh(now time.Time, grace time.Duration) bool {
+	return a != nil && a.Checked && !now.After(a.Expires.Add(grace))
+}
+
+// Due reports whether a fetch may be tried now: nothing was asked yet, or the wait after a failure is over.
+func (a *Answer) Due(now time.Time) bool { return a == nil || a.Err == nil || !now.Before(a.RetryAt) }
+
+// The errors that answers are refused with; what is wrapped says more.
+var (
+	ErrNotSuccessful = errors.New("the responder did not answer")                   // tryLater, unauthorized, ...
+	ErrOtherCert     = errors.New("the answer is not about this certificate")       //
+	ErrTimes         = errors.New("the answer is outside its times")                // expired, or of the future
+	ErrNonce         = errors.New("the answer does not repeat the nonce")           //
+	ErrResponder     = errors.New("the answer is not signed by who may answer")     //
+	ErrBreaker       = errors.New("the responder failed often and is left alone")   //
+	ErrOlder         = errors.New("the answer is older than what is known already") //
+)
+
+// Client asks and remembers. It is safe for concurrent use. The zero Client is not usable: see [New].
+type Client struct {
+	cfg      Config
+	breakers breakers
+	metrics  counters
+
+	mu      sync.RWMutex
+	answers map[pkix.CertID]*Answer
+
+	work    sync.WaitGroup // questions in progress
+	asking  sync.Mutex
+	flights map[pkix.CertID]*flight
+}
+
+type counters struct{ good, revoked, unknown, failed, stapled, stapledRefused atomic.Uint64 }
+
+// Metrics counts questions by how they ended.
+type Metrics struct {
+	Good, Revoked, Unknown, Failed, Stapled, StapledRefused uint64
+	Answers                                                 int // remembered
+}
+
+// flight is a question in progress.
+type flight struct {
+	done   chan struct{} // closed when answer is set
+	answer *Answer
+}
+
+// New returns a client that has asked nothing yet.
+func New(c Config) *Client {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Skew = cmp.Or(c.Skew, 5*time.Minute)
+	c.MaxEntries = cmp.Or(c.MaxEntries, 200_000)
+	c.Budget = cmp.Or(c.Budget, 8*time.Second)
+	return &Client{cfg: c, answers: make(map[pkix.CertID]*Answer), flights: make(map[pkix.CertID]*flight)}
+}
+
+// Metrics returns the counters of now.
+func (c *Client) Metrics() Metrics {
+	c.mu.RLock()
+	n := len(c.answers)
+	c.mu.RUnlock()
+	m := &c.metrics
+	return Metrics{
+		Good: m.good.Load(), Revoked: m.revoked.Load(), Unknown: m.unknown.Load(), Failed: m.failed.Load(),
+		Stapled: m.stapled.Load(), StapledRefused: m.stapledRefused.Load(), Answers: n,
+	}
+}
+
+// Wait returns when the questions in progress have ended, which their budget bounds. Nobody may call Ask any more.
+func (c *Client) Wait() { c.work.Wait() }
+
+// Cached returns what is known of a certificate, nil when nothing is. Memory only.
+func (c *Client) Cached(id pkix.CertID) *Answer {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.answers[id]
+}
+
+// Ask asks the query's responders in turn until one gives an answer that counts, and returns what is then known. Callers
+// that ask about the same certificate at the same time share one question; it goes on when one of them gives up, until
+// its budget is used up. The answer's Err says what failed; ctx ending gives an answer with ctx's error that is not
+// remembered.
+func (c *Client) Ask(ctx context.Context, q Query) *Answer {
+	id := pkix.CertIDOf(q.Cert, q.Issuer)
+	c.asking.Lock()
+	f := c.flights[id]
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		c.flights[id] = f
+		c.work.Go(func() { c.fly(ctx, id, q, f) })
+	}
+	c.asking.Unlock()
+	select {
+	case <-f.done:
+		return f.answer
+	case <-ctx.Done():
+		return &Answer{Err: ctx.Err(), Asked: c.cfg.Now()}
+	}
+}
+
+// fly performs the question. It has a budget of its own: the first caller's patience must not decide for those that
+// joined it.
+func (c *Client) fly(ctx context.Context, id pkix.CertID, q Query, f *flight) {
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Budget)
+	defer cancel()
+	fresh, err := c.question(asking, q)
+	f.answer = c.remember(id, fresh, err)
+	c.asking.Lock()
+	delete(c.flights, id)
+	c.asking.Unlock()
+	close(f.done)
+}
+
+// Offer takes an answer that the client stapled to its certificate (RFC 8446, Section 4.4.2.1), if it counts and is not
+// older than what is known. It must be called only once the client has proved that it holds the key.
+func (c *Client) Offer(q Query, der []byte) (*Answer, error) {
+	id := pkix.CertIDOf(q.Cert, q.Issuer)
+	q.Nonce = false // what is stapled was not asked by us
+	a, err := c.check(q, der, nil)
+	if err == nil {
+		a.Responder = Stapled
+		if known := c.Cached(id); known != nil && known.Checked && a.ThisUpdate.Before(known.ThisUpdate) {
+			err = fmt.Errorf("%w: of %s, known is %s", ErrOlder, stamp(a.ThisUpdate), stamp(known.ThisUpdate))
+		}
+	}
+	if err != nil {
+		c.metrics.stapledRefused.Add(1)
+		return nil, err
+	}
+	c.metrics.stapled.Add(1)
+	return c.remember(id, a, nil), nil
+}
+
+// remember stores a new answer, or that there was none, and returns what is known from now on. An answer never gives
+// way to one that was made before it.
+func (c *Client) remember(id pkix.CertID, fresh *Answer, err error) *Answer {
+	now := c.cfg.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := c.answers[id]
+	if err == nil && known != nil && known.Checked && fresh.ThisUpdate.Before(known.ThisUpdate) {
+		err = fmt.Errorf("%w: of %s, known is %s", ErrOlder, stamp(fresh.ThisUpdate), stamp(known.ThisUpdate))
+	}
+	next := &Answer{}
+	if err == nil {
+		*next = *fresh
+		next.Asked = now
+	} else {
+		if known != nil {
+			*next = *known
+		}
+		next.Err, next.Asked, next.Fails = err, now, next.Fails+1
+		next.RetryAt = now.Add(backoff(next.Fails))
+	}
+	if known == nil && len(c.answers) >= c.cfg.MaxEntries {
+		c.evictLocked()
+	}
+	c.answers[id] = next
+	return next
+}
+
+// evictLocked makes room: of a handful of entries, as the map gives them, the one asked about longest ago goes.
+func (c *Client) evictLocked() {
+	const look = 16
+	var oldest pkix.CertID
+	var at time.Time
+	n := 0
+	for id, a := range c.answers {
+		if n == 0 || a.Asked.Before(at) {
+			oldest, at = id, a.Asked
+		}
+		if n++; n == look {
+			break
+		}
+	}
+	delete(c.answers, oldest)
+}
+
+// backoff is the wait after the n-th failure in a row: 5 s, doubled each time, at most 5 minutes.
+func backoff(n int) time.Duration {
+	return min(5*time.Second<<min(n-1, 10), 5*time.Minute)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

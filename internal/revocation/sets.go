@@ -1,0 +1,270 @@
+package revocation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sekisho/internal/crlset"
+	"sekisho/internal/outbound"
+	"sekisho/internal/pkix"
+	"sekisho/internal/trust"
+)
+
+// SetKeeperConfig is what a [SetKeeper] needs. Zero fields take the default given.
+type SetKeeperConfig struct {
+	HTTP     *outbound.Client // nil: files only
+	Now      func() time.Time
+	OnChange func(issuers []pkix.KeyID) // after a swap, with nil: a set may speak of every issuer
+	Logger   *slog.Logger
+}
+
+// SetKeeper keeps CRLSets current: files are looked at every second and read again when they changed, URLs are asked
+// every hour. A set that cannot be read leaves the one before in force. It is safe for concurrent use.
+type SetKeeper struct {
+	cfg  SetKeeperConfig
+	held atomic.Pointer[map[string]*heldSet]
+
+	changing sync.Mutex // held to replace what held points to
+}
+
+// heldSet is what is known of one place. Immutable.
+type heldSet struct {
+	set       *crlset.Set // nil: none was ever read
+	err       error       // of the last attempt
+	attempted time.Time
+	next      time.Time // the next attempt; for a file only after a failure
+	stamp     string    // of the file as it was read: size and time
+	etag      string
+	modified  string
+}
+
+const (
+	maxSet      = 16 << 20 // bytes of a CRLSet; the largest published are under 1 MiB
+	setInterval = time.Hour
+	setRetry    = 10 * time.Second
+)
+
+// NewSetKeeper returns a keeper without sets.
+func NewSetKeeper(c SetKeeperConfig) *SetKeeper {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.OnChange == nil {
+		c.OnChange = func([]pkix.KeyID) {}
+	}
+	k := &SetKeeper{cfg: c}
+	k.held.Store(&map[string]*heldSet{})
+	return k
+}
+
+// at is what is known of a place; nil when it is not one of the configured.
+func (k *SetKeeper) at(place string) *heldSet { return (*k.held.Load())[place] }
+
+// SetPlaces keeps the CRLSets that the policies of the CAs name and forgets others. New ones are read before it returns.
+func (k *SetKeeper) SetPlaces(ctx context.Context, cas []trust.CA) {
+	k.changing.Lock()
+	known := *k.held.Load()
+	next := make(map[string]*heldSet)
+	for _, ca := range cas {
+		for _, place := range ca.Policy.CRLSets {
+			next[place] = cmp.Or(known[place], &heldSet{})
+		}
+	}
+	k.held.Store(&next)
+	k.changing.Unlock()
+	k.refresh(ctx)
+}
+
+// Run keeps the sets current until ctx ends.
+func (k *SetKeeper) Run(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			k.refresh(ctx)
+		}
+	}
+}
+
+// refresh reads what is due. A set that changed is in force before OnChange is called.
+func (k *SetKeeper) refresh(ctx context.Context) {
+	k.changing.Lock()
+	changed := false
+	for place, old := range *k.held.Load() {
+		next := k.look(ctx, place, old)
+		if next == old {
+			continue
+		}
+		if next.err != nil && (old.err == nil || next.err.Error() != old.err.Error()) {
+			k.cfg.Logger.ErrorContext(ctx, "CRLSet not read, what was known stays", "place", place, "error", next.err)
+		}
+		changed = changed || next.set != old.set
+		all := make(map[string]*heldSet)
+		for p, h := range *k.held.Load() {
+			all[p] = h
+		}
+		all[place] = next
+		k.held.Store(&all)
+	}
+	k.changing.Unlock()
+	if changed {
+		k.cfg.OnChange(nil)
+	}
+}
+
+// look returns what is known of a place now: the same value when there is nothing new.
+func (k *SetKeeper) look(ctx context.Context, place string, old *heldSet) *heldSet {
+	now := k.cfg.Now()
+	next := *old
+	next.attempted = now
+	var raw []byte
+	var err error
+	if trust.IsURL(place) {
+		if now.Before(old.next) {
+			return old
+		}
+		next.next = now.Add(setInterval)
+		raw, err = k.fetch(ctx, place, &next)
+	} else {
+		raw, err = readChanged(place, &next)
+		if errors.Is(err, errUnchanged) {
+			return old
+		}
+	}
+	if err == nil && raw != nil {
+		err = next.take(raw)
+	}
+	if next.err = err; err != nil {
+		next.next = now.Add(setRetry)
+	}
+	return &next
+}
+
+// take puts a set in the place of the one before, unless it is an earlier one.
+func (h *heldSet) take(raw []byte) error {
+	set, err := crlset.Parse(raw)
+	if err != nil {
+		return err
+	}
+	if h.set != nil && set.Sequence < h.set.Sequence {
+		return fmt.Errorf("its sequence %d is below %d, which is in force", set.Sequence, h.set.Sequence)
+	}
+	h.set = set
+	return nil
+}
+
+var errUnchanged = errors.New("unchanged")
+
+// readChanged reads a file that is not the one that was read last.
+func readChanged(path string, h *heldSet) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		if h.err != nil && h.stamp == "" {
+			return nil, errUnchanged
+		}
+		h.stamp = ""
+		return nil, err
+	}
+	stamp := strconv.FormatInt(info.Size(), 10) + " " + info.ModTime().String()
+	if stamp == h.stamp {
+		return nil, errUnchanged
+	}
+	h.stamp = stamp
+	if info.Size() > maxSet {
+		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", path, info.Size(), maxSet)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, maxSet+1)) // crlset.Parse refuses what was cut
+}
+
+// fetch asks a URL; nil without an error when it has nothing new.
+func (k *SetKeeper) fetch(ctx context.Context, url string, h *heldSet) ([]byte, error) {
+	if k.cfg.HTTP == nil {
+		return nil, errors.New("nothing is fetched here")
+	}
+	resp, err := k.cfg.HTTP.Do(ctx, outbound.Request{
+		Method: http.MethodGet, URL: url, ETag: h.etag, LastModified: h.modified, MaxBytes: maxSet, Origin: outbound.FromOperator,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.NotModified {
+		return nil, nil
+	}
+	raw, err := io.ReadAll(resp.Body)
+	h.etag, h.modified = resp.ETag, resp.LastModified
+	return raw, err
+}
+
+// judge is what a set says of a certificate, as Chromium applies it: a blocked key of the certificate, of its issuer or
+// of one above, a subject that is limited to other keys, or a listed serial. Good is said of what its issuer's list
+// covers only, while the set has not expired.
+func (h *heldSet) judge(s *subject) answer {
+	a := answer{state: Unknown}
+	if h == nil || h.set == nil {
+		return a
+	}
+	revoked := func() answer {
+		return answer{state: Revoked, entry: Entry{ID: s.id, Reason: pkix.Unspecified}}
+	}
+	at := slices.Index(s.path, s.cert)
+	for _, c := range s.path[max(at, 0):] {
+		key := pkix.KeyIDOf(c)
+		if h.set.Blocked(key) || h.set.SubjectBlocked(c.RawSubject, key) {
+			return revoked()
+		}
+	}
+	listed, covered := h.set.Lookup(s.id.Issuer, s.id.Serial)
+	expired := !h.set.NotAfter.IsZero() && s.now.After(h.set.NotAfter.Add(s.policy.Grace))
+	switch {
+	case listed:
+		return revoked()
+	case !covered:
+		a.state = "" // the set has nothing to say about this issuer
+	case !expired:
+		a.state = Good
+		if !h.set.NotAfter.IsZero() {
+			a.until = h.set.NotAfter.Add(s.policy.Grace)
+		}
+	}
+	return a
+}
+
+func (h *heldSet) report(place string) SourceReport {
+	r := SourceReport{Source: trust.CRLSet, Address: place, Origin: configured}
+	if h == nil {
+		r.Error = "not read yet"
+		return r
+	}
+	r.LastAttempt = reported(h.attempted)
+	if h.err != nil {
+		r.Error = h.err.Error()
+	}
+	if h.set != nil {
+		r.Number, r.NextUpdate = strconv.FormatInt(int64(h.set.Sequence), 10), reported(h.set.NotAfter)
+		r.Fresh = h.set.NotAfter.IsZero() || r.LastAttempt != nil && !h.attempted.After(h.set.NotAfter)
+	}
+	return r
+}

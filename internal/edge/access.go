@@ -33,11 +33,21 @@ func (x *exchange) log(took time.Duration) {
 		slog.Bool("resumed", x.c.resumed),
 		slog.String("decision", decision),
 		slog.String("reason", x.reason),
+		slog.String("revocation", x.revocation()),
 		slog.String("failure", x.failure),
 		slog.String("subject", x.subject()),
 		slog.String("serial", x.serial()),
 	}
 	x.p.access.LogAttrs(ctx, slog.LevelInfo, "request", attrs[:]...)
+}
+
+// revocation is what was known of the revocation of the client's certificate: "good", "revoked", "unknown" (let in or
+// refused by the policy of its CA), "unchecked" (no source speaks of it); empty without a path to a CA.
+func (x *exchange) revocation() string {
+	if x.standing == nil {
+		return ""
+	}
+	return x.standing.identity.Revocation()
 }
 
 // subject is the distinguished name of the certificate that the client presented, verified or not (reason says which),

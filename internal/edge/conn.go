@@ -30,6 +30,7 @@ type conn struct {
 	visits   visits                   // requests in progress to other hosts than the handshake's
 	inflight atomic.Int32             // requests being served
 	cut      atomic.Bool              // set once, before the connection is closed by decision
+	welcomed atomic.Bool              // its identity was verified at some time
 	warned   atomic.Bool              // that the identity headers are too large was logged
 	closers  closers                  // WebSocket and other hijacked streams to end gracefully when cut
 	link     link                     // how the listener side holds the connection
@@ -72,23 +73,62 @@ func (c *conn) check(now time.Time) *standing {
 	for again := true; again; again = !c.upToDate(s) {
 		old := s
 		s = c.judge(old)
-		if !slices.Equal(old.identity.Path(), s.identity.Path()) {
-			c.server.live.follow(c, s.identity, now)
+		if !slices.Equal(old.identity.Path(), s.identity.Path()) || old.host != s.host || !old.due().Equal(s.due()) {
+			c.server.live.follow(c, s, now)
 		}
 	}
-	c.current.Store(s)
+	c.setStanding(s)
 	return s
+}
+
+// setStanding publishes a standing.
+func (c *conn) setStanding(s *standing) {
+	if s.identity.Verified() {
+		c.welcomed.Store(true)
+	}
+	c.current.Store(s)
+}
+
+// due is when the identity ends by itself, or is to be judged again: whichever comes first.
+func (s *standing) due() time.Time {
+	end, until := s.identity.NotAfter(), s.identity.Until()
+	if s.identity.Verified() && !until.IsZero() && until.Before(end) {
+		return until
+	}
+	return end
+}
+
+// resolve asks the sources of revocation about a connection whose identity waits for them, and returns its standing then.
+// Its client has proved its key, as every connection's has.
+func (c *conn) resolve(ctx context.Context) *standing {
+	cfg := &c.server.cfg
+	s := c.check(cfg.Now())
+	if s.identity.Reason() != identity.RevocationPending || s.host == nil {
+		return s
+	}
+	next := &standing{epoch: cfg.Verifier.Epoch(), snapshot: s.snapshot, host: s.host, doom: s.doom}
+	next.identity = cfg.Verifier.Resolve(ctx, s.host.Trust, s.identity, c.state.OCSPResponse)
+	c.judging.Lock()
+	if c.current.Load() == s { // else somebody judged meanwhile, by what the fetches brought
+		c.server.live.follow(c, next, cfg.Now())
+		c.setStanding(next)
+	}
+	c.judging.Unlock()
+	return c.check(cfg.Now())
 }
 
 // upToDate reports whether neither the revocation index nor the snapshot changed since a standing was judged.
 func (c *conn) upToDate(s *standing) bool {
-	return s.epoch == c.server.cfg.Revocation.Epoch() && s.snapshot == c.server.cfg.Snapshot()
+	return s.epoch == c.server.cfg.Verifier.Epoch() && s.snapshot == c.server.cfg.Snapshot()
 }
 
 // timely reports whether the clock says nothing else about the identity than it said when it was judged.
 func (s *standing) timely(now time.Time) bool {
 	if len(s.identity.Path()) == 0 {
 		return true
+	}
+	if until := s.identity.Until(); !until.IsZero() && now.After(until) {
+		return false
 	}
 	judged := s.identity.Reason()
 	_, reason := s.identity.ValidAt(now)
@@ -102,19 +142,19 @@ func (s *standing) timely(now time.Time) bool {
 // again by the next check.
 func (c *conn) judge(old *standing) *standing {
 	cfg := &c.server.cfg
-	next := &standing{epoch: cfg.Revocation.Epoch(), snapshot: cfg.Snapshot(), host: old.host, doom: old.doom}
+	next := &standing{epoch: cfg.Verifier.Epoch(), snapshot: cfg.Snapshot(), host: old.host, doom: old.doom}
 	if next.snapshot != old.snapshot {
 		next.host = next.snapshot.Host(c.listener, c.state.ServerName)
 	}
 	switch {
-	case next.host == old.host:
-		next.identity = cfg.Verifier.Recheck(old.identity)
+	case next.host == old.host && next.host != nil:
+		next.identity = cfg.Verifier.Recheck(next.host.Trust, old.identity)
 	case next.host == nil:
 		next.identity = cfg.Verifier.Check(nil, old.identity.Chain())
 		next.doom = "host_gone"
 		return next
 	case old.host != nil && next.host.Policy() == old.host.Policy():
-		next.identity = cfg.Verifier.Recheck(old.identity)
+		next.identity = cfg.Verifier.Recheck(next.host.Trust, old.identity)
 	default:
 		next.identity = cfg.Verifier.Check(next.host.Trust, old.identity.Chain())
 		next.doom = doomOf(old, next)
@@ -129,7 +169,7 @@ func (c *conn) judge(old *standing) *standing {
 // the host now requires what the client does not have.
 func doomOf(old, next *standing) string {
 	switch {
-	case next.identity.Verified():
+	case next.identity.Verified(), next.identity.Reason() == identity.RevocationPending:
 		return ""
 	case old.identity.Verified() && next.host.AsksForCertificate():
 		return string(next.identity.Reason())
@@ -147,7 +187,7 @@ func (s *standing) welcome() (reason string, ok bool) {
 		return s.doom, false
 	case s.host == nil:
 		return "host_gone", false
-	case refusesInHandshake(s.host) && !s.identity.Verified():
+	case refusesInHandshake(s.host) && !s.identity.Verified() && s.identity.Reason() != identity.RevocationPending:
 		return string(s.identity.Reason()), false
 	}
 	return "", true

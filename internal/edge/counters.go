@@ -14,6 +14,7 @@ type ConnectionMetrics struct {
 	Resumed        uint64            // handshakes that resumed a session
 	Refused        map[string]uint64 // handshakes refused for the client's certificate, by reason; "unproven": it did not hold the key
 	Errors         map[string]uint64 // handshakes that failed otherwise: "unknown_host", "plain_http", "not_tls", "timeout", "closed", "protocol"
+	Judged         map[string]uint64 // clients whose certificate has a path, by what was known of its revocation: "good", "unchecked", "unknown", "revoked", ...
 	TicketsRefused map[string]uint64 // tickets that led to a full handshake instead, by reason
 	Live           int               // connections whose handshake is complete and that are not closed
 	Cut            map[string]uint64 // connections ended by decision: "revoked", "expired", "host_gone", "policy", "untrusted", "shutdown"
@@ -23,6 +24,7 @@ type ConnectionMetrics struct {
 type counters struct {
 	accepted, full, resumed                       atomic.Uint64
 	limited, refused, failed, ticketsRefused, cut tally
+	judged                                        tally
 }
 
 // tally counts by label; the labels are constants, so there are few.
@@ -51,7 +53,7 @@ func (s *Server) ConnectionMetrics() ConnectionMetrics {
 	return ConnectionMetrics{
 		Accepted: c.accepted.Load(), Limited: c.limited.counts(),
 		Full: c.full.Load(), Resumed: c.resumed.Load(),
-		Refused: c.refused.counts(), Errors: c.failed.counts(), TicketsRefused: c.ticketsRefused.counts(),
+		Judged: c.judged.counts(), Refused: c.refused.counts(), Errors: c.failed.counts(), TicketsRefused: c.ticketsRefused.counts(),
 		Live: s.live.count(), Cut: c.cut.counts(),
 	}
 }

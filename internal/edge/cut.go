@@ -6,7 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"sekisho/internal/identity"
 	"sekisho/internal/pkix"
+	"sekisho/internal/site"
 )
 
 // How long a cut waits for politeness before it closes.
@@ -43,27 +45,96 @@ func (s *Server) Cut(ids ...pkix.CertID) int {
 // another host, which is gone or treats its clients in another way now. It returns how many.
 func (s *Server) SnapshotChanged() int {
 	s.hosts.keep(s.cfg.Snapshot())
-	now := s.cfg.Now()
-	var doomed []*conn
-	var reasons []string
-	for _, c := range s.live.all() {
-		standing := c.check(now)
-		reason, ok := standing.welcome()
-		if ok {
-			var stray bool
-			reason, stray = c.strays(standing)
-			ok = !stray
+	return s.judgeAll(s.live.all(), func(c *conn, st *standing) (string, bool) {
+		if reason, ok := st.welcome(); !ok {
+			return reason, true
 		}
-		if !ok {
-			doomed, reasons = append(doomed, c), append(reasons, reason)
-		}
-	}
-	return cutAll(doomed, func(i int) string { return reasons[i] })
+		return c.strays(st)
+	})
 }
 
-// expire cuts the connections whose path's validity has ended.
+// RevocationChanged judges the live connections again that have a certificate of one of the issuers in their path (nil:
+// of any), after a source of revocation changed, and cuts those that were let in and are revoked now, or whose host
+// requires an answer that there is no more. It returns how many. Connections about which a source is to be asked first
+// are cut, where they must be, when it has answered.
+func (s *Server) RevocationChanged(issuers []pkix.KeyID) int {
+	var conns []*conn
+	for _, c := range s.live.all() {
+		if s.live.concerns(c, issuers) {
+			conns = append(conns, c)
+		}
+	}
+	return s.judgeAll(conns, (*conn).lapsed)
+}
+
+// lapsed reports a connection whose client was let in by its certificate, and must not be any more.
+func (c *conn) lapsed(st *standing) (reason string, yes bool) {
+	if reason, ok := st.welcome(); !ok {
+		return reason, true
+	}
+	reason = string(st.identity.Reason())
+	switch {
+	case !c.welcomed.Load() || st.identity.Verified() || !st.host.AsksForCertificate():
+		return "", false
+	case st.identity.Reason() == identity.Revoked, st.identity.Reason() == identity.Expired:
+		return reason, true
+	}
+	return reason, st.host.Mode == site.Require
+}
+
+// maxResolving is how many connections are asked about at once after a change.
+const maxResolving = 32
+
+// judgeAll judges connections and cuts the doomed. Those that wait for a source are judged again, and cut by lapsed, in
+// the background once the source was asked.
+func (s *Server) judgeAll(conns []*conn, doomed func(*conn, *standing) (string, bool)) int {
+	now := s.cfg.Now()
+	var cut, waiting []*conn
+	var reasons []string
+	for _, c := range conns {
+		st := c.check(now)
+		if st.identity.Reason() == identity.RevocationPending {
+			waiting = append(waiting, c)
+		}
+		if reason, yes := doomed(c, st); yes && reason != string(identity.RevocationPending) {
+			cut, reasons = append(cut, c), append(reasons, reason)
+		}
+	}
+	s.resolveAll(waiting)
+	return cutAll(cut, func(i int) string { return reasons[i] })
+}
+
+// resolveAll asks the sources about connections on goroutines that Shutdown waits for.
+func (s *Server) resolveAll(conns []*conn) {
+	next := make(chan *conn, len(conns))
+	for _, c := range conns {
+		next <- c
+	}
+	close(next)
+	for range min(len(conns), maxResolving) {
+		s.work.Go(func() {
+			for c := range next {
+				if s.isClosing() {
+					return
+				}
+				if reason, yes := c.lapsed(c.resolve(context.Background())); yes {
+					c.cutNow(reason)
+				}
+			}
+		})
+	}
+}
+
+// expire judges the connections again whose path's validity or whose answer about revocation has ended, and cuts those
+// that may not stay.
 func (s *Server) expire(now time.Time) int {
-	return cutAll(s.live.expiry.take(now), func(int) string { return "expired" })
+	due := s.live.expiry.take(now)
+	for _, c := range due {
+		if st := c.check(now); !now.After(st.due()) {
+			s.live.follow(c, st, now)
+		}
+	}
+	return s.judgeAll(due, (*conn).lapsed)
 }
 
 // cutAll cuts each on a goroutine of its own, since each may wait for its client for some milliseconds, and waits.

@@ -2,8 +2,9 @@
 // pipeline and the reverse proxy.
 //
 // A connection is let in by [site.Host] and [verify.Verifier] from memory alone, is entered in the live table once its
-// handshake proved the key, and is cut the moment its certificate is revoked, expires or loses its CA ([Server.Cut],
-// [Server.SnapshotChanged]). Every request checks again, which costs one atomic load when nothing changed.
+// handshake proved the key and the sources of revocation that the CA's policy demands were asked, and is cut the moment
+// its certificate is revoked, expires or loses its CA ([Server.Cut], [Server.RevocationChanged], [Server.SnapshotChanged]).
+// Every request checks again, which costs one atomic load when nothing changed.
 package edge
 
 import (
@@ -13,22 +14,20 @@ import (
 	"log/slog"
 	"time"
 
-	"sekisho/internal/revocation"
 	"sekisho/internal/site"
 	"sekisho/internal/verify"
 )
 
 // Config is what an edge needs. Fields without a default must be set.
 type Config struct {
-	Snapshot   func() *site.Snapshot // the current one; called per connection and per request
-	Verifier   *verify.Verifier
-	Revocation *revocation.Index
-	Tickets    TicketStore      // where sealed ticket keys are kept; nil: in memory only
-	Seal       Sealer           // seals ticket keys for the store; nil when Tickets is nil
-	Logger     *slog.Logger     // events; nil: slog.Default()
-	AccessLog  *slog.Logger     // one line per request; nil: none
-	Now        func() time.Time // nil: time.Now
-	Limits     Limits
+	Snapshot  func() *site.Snapshot // the current one; called per connection and per request
+	Verifier  *verify.Verifier
+	Tickets   TicketStore      // where sealed ticket keys are kept; nil: in memory only
+	Seal      Sealer           // seals ticket keys for the store; nil when Tickets is nil
+	Logger    *slog.Logger     // events; nil: slog.Default()
+	AccessLog *slog.Logger     // one line per request; nil: none
+	Now       func() time.Time // nil: time.Now
+	Limits    Limits
 }
 
 // Limits bound what clients may cost. Zero fields take the default given.
@@ -68,8 +67,6 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("edge: Config.Snapshot is not set")
 	case c.Verifier == nil:
 		return c, errors.New("edge: Config.Verifier is not set")
-	case c.Revocation == nil:
-		return c, errors.New("edge: Config.Revocation is not set")
 	case c.Tickets != nil && c.Seal == nil:
 		return c, errors.New("edge: Config.Tickets is set without Config.Seal: ticket keys are never stored in clear")
 	}

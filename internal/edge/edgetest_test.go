@@ -87,7 +87,7 @@ func newFrontWith(t testing.TB, ca *testpki.CA, cfg Config, hosts ...*site.Host)
 	f := &front{t: t, ca: ca, log: &logBuffer{}, index: revocation.NewIndex()}
 	f.use(hosts...)
 	logger := slog.New(slog.NewJSONHandler(f.log, nil))
-	cfg.Snapshot, cfg.Revocation, cfg.Verifier = f.snapshot, f.index, verify.New(verify.Config{Revocation: f.index})
+	cfg.Snapshot, cfg.Verifier = f.snapshot, verify.New(verify.Config{Revocation: revocation.NewChecker(revocation.CheckerConfig{Index: f.index})})
 	cfg.Logger, cfg.AccessLog = logger, logger
 	server, err := New(cfg)
 	if err != nil {

@@ -79,13 +79,23 @@ func (hs *handshake) verify(cs tls.ConnectionState) error {
 			return err
 		}
 	}
-	hs.epoch = hs.server.cfg.Revocation.Epoch()
+	hs.epoch = hs.server.cfg.Verifier.Epoch()
 	hs.identity = hs.server.cfg.Verifier.Check(hs.host.Trust, cs.PeerCertificates)
-	if refusesInHandshake(hs.host) && !hs.identity.Verified() {
+	if refusesInHandshake(hs.host) && !hs.identity.Verified() && hs.identity.Reason() != identity.RevocationPending {
 		hs.refused = true
 		return &refusedError{hs.identity}
 	}
 	return nil
+}
+
+// resolve asks the sources of revocation that the verification found missing. The client has proved its key by now.
+func (hs *handshake) resolve(conn *tls.Conn) {
+	if hs.identity.Reason() != identity.RevocationPending {
+		return
+	}
+	v := hs.server.cfg.Verifier
+	hs.epoch = v.Epoch()
+	hs.identity = v.Resolve(context.Background(), hs.host.Trust, hs.identity, conn.ConnectionState().OCSPResponse)
 }
 
 // sameCertificate holds a session to the certificate it was bound to.

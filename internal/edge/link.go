@@ -32,6 +32,7 @@ type link struct {
 	indexing sync.Mutex    // held while the entry in liveTable changes
 	shard    uint32        // in liveTable
 	ids      []pkix.CertID // in liveTable; guarded by indexing
+	release  func()        // ends that sources are kept current for this connection; may be nil; guarded by indexing
 	removed  bool          // from liveTable; guarded by indexing
 
 	expires time.Time // guarded by expiryQueue.mu

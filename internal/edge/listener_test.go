@@ -58,8 +58,8 @@ func newCheckpoint(t testing.TB, hosts func(c *checkpoint) []*site.Host, opts ..
 	c.server = c.ca.Server("a.example", "b.example", "localhost").TLS()
 	c.use(hosts(c)...)
 	cfg := Config{
-		Snapshot: c.snapshot.Load, Revocation: c.index, Now: c.clock.now,
-		Verifier: verify.New(verify.Config{Revocation: c.index, Now: c.clock.now}),
+		Snapshot: c.snapshot.Load, Now: c.clock.now,
+		Verifier: verify.New(verify.Config{Revocation: revocation.NewChecker(revocation.CheckerConfig{Index: c.index, Now: c.clock.now}), Now: c.clock.now}),
 		Logger:   slog.New(slog.NewTextHandler(c.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Limits:   Limits{DrainTimeout: 500 * time.Millisecond},
 	}

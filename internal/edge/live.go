@@ -2,6 +2,7 @@ package edge
 
 import (
 	"container/heap"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,30 +35,30 @@ type idShard struct {
 }
 
 // add enters a connection.
-func (t *liveTable) add(c *conn, id identity.Identity, now time.Time) {
+func (t *liveTable) add(c *conn, s *standing, now time.Time) {
 	c.link.indexing.Lock()
 	defer c.link.indexing.Unlock()
 	t.n.Add(1)
 	c.link.shard = t.next.Add(1) % liveShards
-	s := &t.shards[c.link.shard]
-	s.mu.Lock()
-	if s.conns == nil {
-		s.conns = make(map[*conn]struct{})
+	shard := &t.shards[c.link.shard]
+	shard.mu.Lock()
+	if shard.conns == nil {
+		shard.conns = make(map[*conn]struct{})
 	}
-	s.conns[c] = struct{}{}
-	s.mu.Unlock()
+	shard.conns[c] = struct{}{}
+	shard.mu.Unlock()
 
-	t.indexLocked(c, id, now)
+	t.indexLocked(c, s, now)
 }
 
 // follow enters a connection under the path that its identity has now, instead of the one it had: a host that trusts
 // another CA than before may know a client that it did not know, or by another path.
-func (t *liveTable) follow(c *conn, id identity.Identity, now time.Time) {
+func (t *liveTable) follow(c *conn, s *standing, now time.Time) {
 	c.link.indexing.Lock()
 	defer c.link.indexing.Unlock()
 	if !c.link.removed {
 		t.unindexLocked(c)
-		t.indexLocked(c, id, now)
+		t.indexLocked(c, s, now)
 	}
 }
 
@@ -74,13 +75,16 @@ func (t *liveTable) remove(c *conn) {
 	t.n.Add(-1)
 }
 
-func (t *liveTable) indexLocked(c *conn, id identity.Identity, now time.Time) {
-	c.link.ids = idsOf(id)
+func (t *liveTable) indexLocked(c *conn, s *standing, now time.Time) {
+	c.link.ids = idsOf(s.identity)
 	for _, id := range c.link.ids {
 		t.idShard(id).add(id, c)
 	}
-	if len(c.link.ids) > 0 && !now.After(id.NotAfter()) {
-		t.expiry.add(c, id.NotAfter())
+	if len(c.link.ids) > 0 && !now.After(s.identity.NotAfter()) {
+		t.expiry.add(c, s.due())
+	}
+	if s.host != nil {
+		c.link.release = c.server.cfg.Verifier.Hold(s.host.Trust, s.identity)
 	}
 }
 
@@ -89,6 +93,19 @@ func (t *liveTable) unindexLocked(c *conn) {
 		t.idShard(id).remove(id, c)
 	}
 	t.expiry.remove(c)
+	if c.link.release != nil {
+		c.link.release()
+		c.link.release = nil
+	}
+}
+
+// concerns reports whether a certificate of one of the issuers is in the connection's path; nil stands for every issuer.
+func (t *liveTable) concerns(c *conn, issuers []pkix.KeyID) bool {
+	c.link.indexing.Lock()
+	defer c.link.indexing.Unlock()
+	return slices.ContainsFunc(c.link.ids, func(id pkix.CertID) bool {
+		return issuers == nil || slices.Contains(issuers, id.Issuer)
+	})
 }
 
 // idsOf names the certificates of a path whose revocation ends the identity.

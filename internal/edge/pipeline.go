@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"sekisho/internal/identity"
 	"sekisho/internal/site"
 )
 
@@ -160,6 +161,9 @@ func plainTarget(r *http.Request) bool {
 func (x *exchange) find() {
 	name, ok := hostName(x.r.Host)
 	x.name = name
+	if x.c.check(x.start).identity.Reason() == identity.RevocationPending {
+		x.c.resolve(x.r.Context())
+	}
 	for range 3 { // a snapshot may be replaced in between: all of this must speak of the same one
 		table := x.p.current()
 		x.standing = x.c.check(x.start)
@@ -207,6 +211,7 @@ func (x *exchange) judge() (refusal, bool) {
 		x.reason = string(s.identity.Reason())
 	}
 	if x.host.Mode == site.Require && !s.identity.Verified() {
+		x.explain()
 		return refusalFor(s.identity.Reason()), false
 	}
 	if x.route.guard != nil && !x.sameOrigin() {

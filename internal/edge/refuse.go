@@ -50,6 +50,12 @@ func refusalFor(reason identity.Reason) refusal {
 	case identity.WrongUsage:
 		r.code, r.text = 4035, "client certificate is not meant for client authentication"
 		r.advice = "Its extended key usage does not name client authentication. Ask those who issued it for one that does."
+	case identity.RevocationUnknown, identity.RevocationPending:
+		r.code, r.text = 4040, "client certificate could not be checked for revocation"
+		r.advice = "Those who issued the certificate cannot be asked at the moment whether it is still good. " + adviceAgain
+	case identity.WeakSignature:
+		r.code, r.text = 4041, "client certificate has a weak signature"
+		r.advice = "It is signed in a way that is not safe any more. Ask those who issued the certificate for a new one."
 	case identity.TooComplex:
 		r.code, r.text = 4036, "client certificate chain is too complex to verify"
 	case identity.Malformed:

@@ -43,7 +43,7 @@ func TestTransportsOutliveSnapshots(t *testing.T) {
 	if resp, body := get(t, c, "https://a.example/", nil); resp.StatusCode != 502 || strings.Contains(body, "gopher") {
 		t.Errorf("bad upstream: status %d, %q", resp.StatusCode, body)
 	}
-	if _, err := New(Config{Snapshot: f.snapshot, Revocation: f.index, Verifier: f.server.cfg.Verifier}); err == nil || !strings.Contains(err.Error(), "gopher") {
+	if _, err := New(Config{Snapshot: f.snapshot, Verifier: f.server.cfg.Verifier}); err == nil || !strings.Contains(err.Error(), "gopher") {
 		t.Errorf("New with a bad upstream: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ type Server struct {
 	crew      *crew
 	live      liveTable
 	counters  counters
+	refusals  refusals
 
 	work      sync.WaitGroup // connections, from accept to close, and requests
 	accepting sync.WaitGroup // calls of Serve
@@ -95,7 +96,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		now := s.cfg.Now()
 		if n := s.expire(now); n > 0 {
-			s.cfg.Logger.InfoContext(ctx, "connections cut", "reason", "expired", "count", n)
+			s.cfg.Logger.InfoContext(ctx, "connections cut", "reason", "certificate or answer about its revocation expired", "count", n)
 		}
 		if s.keys.due(now) && time.Since(rotated) > retry {
 			rotated = time.Now()
@@ -218,6 +219,7 @@ func (s *Server) admit(sock *socket) {
 		return
 	}
 	s.gate.proved(sock)
+	hs.resolve(tlsConn)
 	c = s.enter(hs, sock, tlsConn)
 	c.settle()
 	c.serve()
@@ -239,8 +241,12 @@ func (s *Server) enter(hs *handshake, sock *socket, tlsConn *tls.Conn) *conn {
 		s.counters.full.Add(1)
 	}
 	c.prepare()
-	c.current.Store(&standing{identity: hs.identity, host: hs.host, epoch: hs.epoch, snapshot: hs.snapshot})
-	s.live.add(c, hs.identity, now)
+	first := &standing{identity: hs.identity, host: hs.host, epoch: hs.epoch, snapshot: hs.snapshot}
+	c.setStanding(first)
+	if state := hs.identity.Revocation(); state != "" {
+		s.counters.judged.add(state)
+	}
+	s.live.add(c, first, now)
 	// The connection's tls.Config leads to hs for as long as the connection lives; an old snapshot need not.
 	hs.snapshot, hs.host, hs.identity, hs.resumed = nil, nil, identity.Identity{}, nil
 	return c

@@ -160,7 +160,7 @@ func (hs *handshake) judgeSession(b *binding) string {
 		return "certificate_expired"
 	}
 	if b.hasPath {
-		if _, revoked := hs.server.cfg.Revocation.Lookup(b.id); revoked {
+		if hs.server.cfg.Verifier.RevokedNow(b.id) {
 			return "certificate_revoked"
 		}
 	}

@@ -13,6 +13,9 @@ import (
 
 	"sekisho/internal/ca"
 	"sekisho/internal/edge"
+	"sekisho/internal/outbound"
+	"sekisho/internal/revocation/crl"
+	"sekisho/internal/revocation/ocsp"
 )
 
 // Sources is where the numbers come from. A nil func leaves its metrics out.
@@ -20,8 +23,16 @@ type Sources struct {
 	Connections func() edge.ConnectionMetrics
 	Requests    func() edge.RequestMetrics
 	CA          func() ca.Metrics
-	Revoked     func() int  // certificates in the revocation index
+	Revoked     func() int // certificates in the revocation index
+	Revocation  func() Revocation
 	Ready       func() bool // whether the edge serves; nil means always
+}
+
+// Revocation is the counters of the sources of revocation beside our own ledger.
+type Revocation struct {
+	Lists    crl.Metrics
+	OCSP     ocsp.Metrics
+	Outbound outbound.Metrics
 }
 
 // Handler serves /metrics in Prometheus' text format, /healthz (the process lives) and /readyz (the edge serves).
@@ -59,6 +70,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	if c.CA != nil {
 		out.ca(c.CA())
 	}
+	if c.Revocation != nil {
+		out.revocation(c.Revocation())
+	}
 	if c.Revoked != nil {
 		out.gauge("revoked_certificates", "Revoked certificates that every handshake and request is checked against.", float64(c.Revoked()))
 	}
@@ -89,9 +103,33 @@ func (s sink) connections(m edge.ConnectionMetrics) {
 	s.labelled("handshakes_total", "TLS handshakes completed, by kind.", "kind", map[string]uint64{"full": m.Full, "resumed": m.Resumed})
 	s.labelled("handshakes_refused_total", "TLS handshakes refused for the client's certificate, by reason.", "reason", m.Refused)
 	s.labelled("handshake_errors_total", "TLS handshakes that failed otherwise, by kind.", "kind", m.Errors)
+	s.labelled("clients_judged_total", "Clients with a certificate of a CA of the host, by what was known of its revocation at the handshake.", "revocation", m.Judged)
 	s.labelled("tickets_refused_total", "Session tickets that led to a full handshake, by reason.", "reason", m.TicketsRefused)
 	s.gauge("connections", "Live connections of the edge.", float64(m.Live))
 	s.labelled("connections_cut_total", "Connections ended by decision, by reason.", "reason", m.Cut)
+}
+
+func (s sink) revocation(m Revocation) {
+	s.gauge("revocation_list_places", "Files, URLs and distribution points of CRLs that are kept current.", float64(m.Lists.Places))
+	s.gauge("revocation_lists", "CRLs in force.", float64(m.Lists.Lists))
+	s.gauge("revocation_list_entries", "Entries of the CRLs in force.", float64(m.Lists.Entries))
+	s.gauge("revocation_list_bytes", "Octets of the CRLs in force, in DER.", float64(m.Lists.Bytes))
+	s.labelled("revocation_list_fetches_total", "Attempts at CRLs, by result; refused: a list came and was not taken.", "result", map[string]uint64{
+		"new": m.Lists.Fetched, "unchanged": m.Lists.Unchanged, "failed": m.Lists.Failed, "refused": m.Lists.Refused,
+	})
+	if !m.Lists.LastSuccess.IsZero() {
+		s.gauge("revocation_list_last_success_timestamp_seconds", "When an attempt at a CRL last succeeded.", float64(m.Lists.LastSuccess.Unix()))
+	}
+	s.gauge("ocsp_answers", "OCSP answers remembered.", float64(m.OCSP.Answers))
+	s.labelled("ocsp_questions_total", "Questions to OCSP responders and stapled answers, by result.", "result", map[string]uint64{
+		"good": m.OCSP.Good, "revoked": m.OCSP.Revoked, "unknown": m.OCSP.Unknown, "failed": m.OCSP.Failed,
+		"stapled": m.OCSP.Stapled, "stapled_refused": m.OCSP.StapledRefused,
+	})
+	o := m.Outbound
+	s.labelled("outbound_requests_total", "HTTP requests for revocation, by result.", "result", map[string]uint64{
+		"ok": o.OK, "not_modified": o.NotModified, "refused_address": o.RefusedAddress, "too_large": o.TooLarge,
+		"timeout": o.Timeout, "status": o.Status, "redirect": o.Redirect, "error": o.Error,
+	})
 }
 
 func (s sink) requests(m edge.RequestMetrics) {

@@ -77,6 +77,7 @@ type shard struct {
 type slot struct {
 	key     cacheKey
 	issuers []*x509.Certificate // the path above the leaf, nearest first
+	only    bool                // no other path was found
 	used    bool
 }
 
@@ -94,21 +95,21 @@ func newCache(size int) *cache {
 // shard picks by the first byte: the key is a hash, so the shards fill evenly.
 func (c *cache) shard(k cacheKey) *shard { return &c.shards[k[0]%cacheShards] }
 
-// get returns the path's issuers, nearest first.
-func (c *cache) get(k cacheKey) (issuers []*x509.Certificate, ok bool) {
+// get returns the path's issuers, nearest first, and whether there was no other path when it was found.
+func (c *cache) get(k cacheKey) (issuers []*x509.Certificate, only, ok bool) {
 	s := c.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, ok := s.index[k]
 	if !ok {
-		return nil, false
+		return nil, false, false
 	}
 	s.slots[i].used = true
-	return s.slots[i].issuers, true
+	return s.slots[i].issuers, s.slots[i].only, true
 }
 
-// put remembers the issuers of a path, nearest first.
-func (c *cache) put(k cacheKey, path []*x509.Certificate) {
+// put remembers the issuers of a path, nearest first, and whether it is the only one.
+func (c *cache) put(k cacheKey, path []*x509.Certificate, only bool) {
 	s := c.shard(k)
 	if s.size == 0 {
 		return
@@ -117,12 +118,12 @@ func (c *cache) put(k cacheKey, path []*x509.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if i, ok := s.index[k]; ok {
-		s.slots[i].issuers = path
+		s.slots[i].issuers, s.slots[i].only = path, only
 		return
 	}
 	if len(s.slots) < s.size {
 		s.index[k] = len(s.slots)
-		s.slots = append(s.slots, slot{key: k, issuers: path})
+		s.slots = append(s.slots, slot{key: k, issuers: path, only: only})
 		return
 	}
 	for s.slots[s.hand].used {
@@ -131,6 +132,6 @@ func (c *cache) put(k cacheKey, path []*x509.Certificate) {
 	}
 	delete(s.index, s.slots[s.hand].key)
 	s.index[k] = s.hand
-	s.slots[s.hand] = slot{key: k, issuers: path}
+	s.slots[s.hand] = slot{key: k, issuers: path, only: only}
 	s.hand = (s.hand + 1) % len(s.slots)
 }

@@ -131,7 +131,7 @@ func TestRevocationAndRecheck(t *testing.T) {
 	sub := ca.Intermediate("sub")
 	leaf := sub.Client("x")
 	index := revocation.NewIndex()
-	v := New(Config{Revocation: index})
+	v := New(Config{Revocation: revocation.NewChecker(revocation.CheckerConfig{Index: index})})
 	set := setOf(t, ca.Cert)
 	id := v.Check(set, chain(leaf))
 	if !id.Verified() {
@@ -142,7 +142,7 @@ func TestRevocationAndRecheck(t *testing.T) {
 	} {
 		e := revocation.Entry{ID: cert, Reason: ourpkix.CertificateHold, At: time.Now()}
 		index.Apply(revocation.Change{Entry: e, Revoked: true})
-		for _, id := range []identity.Identity{v.Check(set, chain(leaf)), v.Recheck(id), v.Recheck(v.Recheck(id))} {
+		for _, id := range []identity.Identity{v.Check(set, chain(leaf)), v.Recheck(set, id), v.Recheck(set, v.Recheck(set, id))} {
 			if id.Reason() != identity.Revoked || id.Err() == nil || !strings.Contains(id.Err().Error(), "certificateHold") {
 				t.Errorf("%s: %q %v", name, id.Reason(), id.Err())
 			}
@@ -150,13 +150,13 @@ func TestRevocationAndRecheck(t *testing.T) {
 				t.Errorf("%s: named %v %v", name, got, ok)
 			}
 		}
-		refused := v.Recheck(id)
+		refused := v.Recheck(set, id)
 		index.Apply(revocation.Change{Entry: e})
-		if got := v.Recheck(refused); !got.Verified() {
+		if got := v.Recheck(set, refused); !got.Verified() {
 			t.Errorf("%s: after reactivation %q", name, got.Reason())
 		}
 	}
-	if id := v.Recheck(identity.Identity{}); id.Reason() != identity.NoCertificate {
+	if id := v.Recheck(set, identity.Identity{}); id.Reason() != identity.NoCertificate {
 		t.Errorf("anonymous became %q", id.Reason())
 	}
 }
@@ -182,7 +182,7 @@ func TestOtherPathWhenAnIssuerIsRevoked(t *testing.T) {
 			{[]string{"leaf"}, identity.Revoked},
 		} {
 			index := revocation.NewIndex()
-			v := New(Config{Revocation: index, CacheSize: size})
+			v := New(Config{Revocation: revocation.NewChecker(revocation.CheckerConfig{Index: index}), CacheSize: size})
 			set := setOf(t, one.Cert, two.Cert)
 			for range 3 { // before, and twice after
 				if id := v.Check(set, presented); len(id.Path()) != 3 || id.Reason() != identity.OK && id.Reason() != tc.reason {

@@ -1,5 +1,5 @@
 // Package admin is the JSON API of sekisho: Cloudflare's v4 calls for what a checkpoint has (zones, managed client
-// certificates, hostname associations, Access settings), and a few of our own under /client/v4/sekisho.
+// certificates, hostname associations, Access settings, CAs of others), and a few of our own under /client/v4/sekisho.
 //
 // A call passes one adapter: authenticate, authorize, decode, do, answer in the envelope. Without a valid credential
 // nothing is done and nothing is told, not even whether a path exists. The package refuses bodies over 1 MiB, requests
@@ -14,22 +14,25 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
 	"regexp"
+	"sync"
 	"time"
 
 	"sekisho/internal/auditlog"
 	"sekisho/internal/ca"
 	"sekisho/internal/principal"
 	"sekisho/internal/site"
+	"sekisho/internal/verify"
 )
 
 // Config is what the API works on. Authority, Records, Authenticator, Audit and AccountID are required.
 type Config struct {
 	Authority     *ca.Authority            // issues and revokes
-	Records       site.Records             // zones, associations, settings
+	Records       site.Records             // zones, associations, settings, CAs of others
 	Authenticator *principal.Authenticator // who calls
 	Tokens        TokenStore               // for the calls that list and create tokens; nil: those answer 404
 
@@ -42,9 +45,15 @@ type Config struct {
 	SiteChanged func(ctx context.Context) error
 	// Hosts returns the hosts in force, to tell which names the configuration file ties; nil: none.
 	Hosts func() []*site.Host
+	// Base returns the configuration in force, for the CAs that the file names; nil: none.
+	Base func() site.Base
 	// Explain returns what a caller may be told of a failure that is not of its making (a full disk), "" for what is
 	// for the log only; nil: nothing.
 	Explain func(err error) string
+	// Judge explains how a certificate chain, leaf first, is judged as a client of a host; nil: the call answers 404.
+	Judge func(host string, chain []*x509.Certificate) (verify.Explanation, error)
+	// Refusal returns why a request was refused for its client's certificate; nil: the call answers 404.
+	Refusal func(requestID string) (verify.Explanation, bool)
 	// Reload reads the configuration file again, or changes nothing and says why; nil: the call answers 404.
 	Reload      func(ctx context.Context) error
 	AccountID   string   // 32 lower hex; the one account
@@ -71,6 +80,7 @@ type TokenStore interface {
 type server struct {
 	Config
 	failures *failures
+	trusting sync.Mutex // held from reading the CAs of others until what depends on it is stored and in force
 }
 
 var hexID = regexp.MustCompile(`^[0-9a-f]{32}$`)
@@ -113,6 +123,9 @@ func newServer(c Config) (*server, error) {
 	}
 	if c.Hosts == nil {
 		c.Hosts = func() []*site.Host { return nil }
+	}
+	if c.Base == nil {
+		c.Base = func() site.Base { return site.Base{} }
 	}
 	if c.Explain == nil {
 		c.Explain = func(error) string { return "" }

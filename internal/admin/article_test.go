@@ -118,6 +118,51 @@ curl "https://api.cloudflare.com/client/v4/zones/$ZONE_ID/client_certificates" -
 	}
 }
 
+// TestArticleOwnCA runs the article's lines for bringing a CA, by API Shield and by Access, as printed: the host replaced,
+// and in the line for Access, where the shell would cut the PEM at its first space, the variable quoted.
+func TestArticleOwnCA(t *testing.T) {
+	a := newAPI(t)
+	host := "https://" + strings.Replace(a.address, "127.0.0.1", "localhost", 1)
+	out := a.shell(host, `exec 3>&1 >/dev/null 2>&1
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out root.pem -subj "/C=JP/ST=Tokyo/O=IT/CN=Oreno Root" -days 30
+openssl req -new -newkey rsa:2048 -nodes -keyout inter.key -out inter.csr -subj "/C=JP/ST=Tokyo/O=IT/CN=Oreno Inter"
+printf 'basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\n' > ext
+openssl x509 -req -in inter.csr -CA root.pem -CAkey ca.key -CAcreateserial -out inter.pem -days 20 -extfile ext
+cat inter.pem root.pem > chain.pem
+CERTFILE=chain.pem
+CHAIN=$(perl -pe 's/\n/\\n/g' $CERTFILE)
+CERTNAME=oreno
+echo -E '{"ca":true,"certificates":"'"$CHAIN"'","name":"'"$CERTNAME"'"}' > chain.upload
+curl "https://api.cloudflare.com/client/v4/accounts/$ACCOUNT_ID/mtls_certificates" -H "X-Auth-Email: $EMAIL" -H "X-Auth-Key: $API_KEY" -H "Content-Type: application/json" -d '@chain.upload'
+CERTID=`+"`"+`curl "https://api.cloudflare.com/client/v4/accounts/$ACCOUNT_ID/mtls_certificates" -H "X-Auth-Email: $EMAIL" -H "X-Auth-Key: $API_KEY" -s | jq -r '.result[]|select(.name == "'$CERTNAME'").id'`+"`"+`
+TLSHOST=mtls-fw.example.com
+curl "https://api.cloudflare.com/client/v4/zones/$ZONE_ID/certificate_authorities/hostname_associations" -H "X-Auth-Email: $EMAIL" -H "X-Auth-Key: $API_KEY" -H "Content-Type: application/json" -d '{"hostnames":["'"$TLSHOST"'"],"mtls_certificate_id":"'"$CERTID"'"}' -X PUT
+exec >&3
+echo "$CERTID"
+curl -s "https://api.cloudflare.com/client/v4/zones/$ZONE_ID/certificate_authorities/hostname_associations?mtls_certificate_id=$CERTID" -H "X-Auth-Email: $EMAIL" -H "X-Auth-Key: $API_KEY" | jq -c .result
+curl "https://api.cloudflare.com/client/v4/zones/$ZONE_ID/access/certificates" -H "X-Auth-Email: $EMAIL" -H "X-Auth-Key: $API_KEY" -s -X POST -d '{"associated_hostnames": ["mtls.example.com"],  "certificate":"'$CHAIN'", "name": "rootCA"}' -H "Content-Type: application/json" 2>/dev/null | jq -r 'select(.errors)|.errors[0].message' 2>/dev/null | head -1 | grep -o 'first space'
+curl "https://api.cloudflare.com/client/v4/zones/$ZONE_ID/access/certificates" -H "X-Auth-Email: $EMAIL" -H "X-Auth-Key: $API_KEY" -s -X POST -d '{"associated_hostnames": ["mtls.example.com"],  "certificate":"'"$CHAIN"'", "name": "rootCA"}' -H "Content-Type: application/json" | jq -c '[.success, .result.name, .result.associated_hostnames]'`)
+	lines := strings.Split(out, "\n")
+	want := []string{"", `{"hostnames":["mtls-fw.example.com"]}`, "first space", `[true,"rootCA",["mtls.example.com"]]`}
+	for i, line := range want {
+		if len(lines) != len(want) || i == 0 && !uuid.MatchString(lines[0]) || i > 0 && lines[i] != line {
+			t.Fatalf("%s\nwant an id and\n%s", out, strings.Join(want[1:], "\n"))
+		}
+	}
+	cas, err := a.store.TrustedCAs(t.Context())
+	check(t, err)
+	for _, ca := range cas {
+		parsed, err := ca.Parse()
+		check(t, err)
+		if len(parsed.Anchors) != 1 || len(parsed.Intermediates) != 1 || parsed.Anchors[0].Subject.CommonName != "Oreno Root" {
+			t.Errorf("%s: anchors %v, intermediates %v", ca.Name, parsed.Anchors, parsed.Intermediates)
+		}
+	}
+	if len(cas) != 2 {
+		t.Errorf("%d CAs, want 2", len(cas))
+	}
+}
+
 // TestTLSAndPlainByCurl asks one port both ways, HTTP/2 included.
 func TestTLSAndPlainByCurl(t *testing.T) {
 	a := newAPI(t)

@@ -30,27 +30,25 @@ func (s *server) getAssociations(ctx context.Context, c *call, _ none) (noted, e
 	if err != nil {
 		return noted{}, err
 	}
-	if err := managedOnly(c.query.Get("mtls_certificate_id")); err != nil {
+	caID := c.query.Get("mtls_certificate_id")
+	if err := s.knownCA(ctx, caID); err != nil {
 		return noted{}, err
 	}
-	return s.associations(ctx, z)
+	return s.associations(ctx, z, caID)
 }
 
 // associations is the answer of both calls: what the API has tied. What the configuration file ties is told beside it,
 // so that the list can be sent back as it is.
-func (s *server) associations(ctx context.Context, z site.Zone) (noted, error) {
+func (s *server) associations(ctx context.Context, z site.Zone, caID string) (noted, error) {
 	all, err := s.Records.Associations(ctx)
 	if err != nil {
 		return noted{}, err
 	}
-	object := associationsObject{Hostnames: []string{}}
-	for _, a := range all {
-		if a.ZoneID == z.ID && a.CAID == "" {
-			object.Hostnames = append(object.Hostnames, a.Hostname)
-		}
+	all = slices.DeleteFunc(all, func(a site.Association) bool { return a.ZoneID != z.ID })
+	answer := noted{result: associationsObject{Hostnames: hostnamesOf(ofCA(all, caID))}}
+	if caID != "" {
+		return answer, nil
 	}
-	slices.Sort(object.Hostnames)
-	answer := noted{result: object}
 	for _, name := range s.tiedByFile(z.ID) {
 		answer.messages = append(answer.messages, message{
 			Code: codeReadOnly, Message: name + " is tied to this CA by the configuration file, too",
@@ -59,15 +57,24 @@ func (s *server) associations(ctx context.Context, z site.Zone) (noted, error) {
 	return answer, nil
 }
 
-// managedOnly refuses a CA that there is not. The one of the house has no id here.
-func managedOnly(id string) error {
+// knownCA refuses a CA that there is not. The one of the house has no id here, those of Access have calls of their own.
+func (s *server) knownCA(ctx context.Context, id string) error {
 	switch {
 	case id == "":
 		return nil
 	case !uuid.MatchString(id):
 		return invalid("/mtls_certificate_id", "mtls_certificate_id: "+clip(id, 60)+" is no id of a CA")
 	}
-	return refuse(http.StatusNotFound, codeNotFound, "no CA has the id "+id+"; leave mtls_certificate_id out for the managed CA")
+	switch ca, err := s.trustedCA(ctx, id); {
+	case err != nil:
+		if r := asRefusal(err); r != nil && r.status == http.StatusNotFound {
+			return refuse(http.StatusNotFound, codeNotFound, "no CA has the id "+id+"; leave mtls_certificate_id out for the managed CA")
+		}
+		return err
+	case ca.Product != site.MTLS:
+		return refuse(http.StatusNotFound, codeNotFound, "the CA "+id+" came by Access: its hostnames are changed by PUT access/certificates/"+id)
+	}
+	return nil
 }
 
 func (s *server) putAssociations(ctx context.Context, c *call, req associationsRequest) (noted, error) {
@@ -75,32 +82,52 @@ func (s *server) putAssociations(ctx context.Context, c *call, req associationsR
 	if err != nil {
 		return noted{}, err
 	}
-	if err := managedOnly(req.CA); err != nil {
+	s.trusting.Lock()
+	defer s.trusting.Unlock()
+	if err := s.knownCA(ctx, req.CA); err != nil {
 		return noted{}, err
 	}
-	names, err := s.namesToTie(z, req.Hostnames)
+	names, err := s.namesToTie(z, req)
 	if err != nil {
 		return noted{}, err
+	}
+	if req.CA != "" {
+		if err := s.roomForTies(ctx, req.CA, z.ID, len(names), "/hostnames"); err != nil {
+			return noted{}, err
+		}
 	}
 	entry := auditlog.Entry{
 		At: s.Now().UTC(), Actor: c.caller.Name, Action: "hostname_associations.replace", Object: z.ID, Outcome: "done",
 		Detail: map[string]string{"hostnames": clip(strings.Join(names, " "), 2000)},
 	}
-	if err := s.Records.ReplaceAssociations(ctx, z.ID, "", names, entry); err != nil {
+	if req.CA != "" {
+		entry.Detail["ca"] = req.CA
+	}
+	if err := s.Records.ReplaceAssociations(ctx, z.ID, req.CA, names, entry); err != nil {
 		return noted{}, err
 	}
 	if err := s.putIntoForce(ctx); err != nil {
 		return noted{}, err
 	}
-	return s.associations(ctx, z)
+	answer, err := s.associations(ctx, z, req.CA)
+	ties := make([]site.Association, len(names))
+	for i, name := range names {
+		ties[i] = site.Association{ZoneID: z.ID, Hostname: name}
+	}
+	answer.messages = append(answer.messages, s.waitingFor(ties)...)
+	return answer, err
 }
 
 // namesToTie checks a list of hostnames and returns it sorted, in the form in which it is stored, each name once.
-func (s *server) namesToTie(z site.Zone, hostnames []string) ([]string, error) {
+func (s *server) namesToTie(z site.Zone, req associationsRequest) ([]string, error) {
+	hostnames := req.Hostnames
 	if len(hostnames) > maxHostnames {
 		return nil, invalid("/hostnames", fmt.Sprintf("hostnames: %d are too many: give at most %d, or a wildcard", len(hostnames), maxHostnames))
 	}
-	tied := s.tiedByFile(z.ID)
+	var tied []string // what the file says of the managed CA says nothing of others
+	if req.CA == "" {
+		tied = s.tiedByFile(z.ID)
+	}
 	names := []string{}
 	for i, hostname := range hostnames {
 		pointer := fmt.Sprintf("/hostnames/%d", i)

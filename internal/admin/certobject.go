@@ -91,9 +91,30 @@ func pendingObject(row ca.Certificate, status string) (certificateObject, error)
 	return object, err
 }
 
+// certSignature is signatureName, also for RSASSA-PSS as OpenSSL writes it: with the longest salt, which crypto/x509 does
+// not know.
+func certSignature(c *x509.Certificate) string {
+	if c.SignatureAlgorithm != x509.UnknownSignatureAlgorithm {
+		return signatureName(c.SignatureAlgorithm)
+	}
+	switch pkix.SignatureAlgorithmName(c.RawSignatureAlgorithm) {
+	case "sha256-rsa-pss":
+		return x509.SHA256WithRSAPSS.String()
+	case "sha384-rsa-pss":
+		return x509.SHA384WithRSAPSS.String()
+	case "sha512-rsa-pss":
+		return x509.SHA512WithRSAPSS.String()
+	}
+	return "an algorithm that is not known"
+}
+
 // signatureName spells an algorithm as Cloudflare does (cfssl's helpers.SignatureString).
 func signatureName(a x509.SignatureAlgorithm) string {
 	switch a {
+	case x509.SHA1WithRSA:
+		return "SHA1WithRSA"
+	case x509.ECDSAWithSHA1:
+		return "ECDSAWithSHA1"
 	case x509.SHA256WithRSA:
 		return "SHA256WithRSA"
 	case x509.SHA384WithRSA:

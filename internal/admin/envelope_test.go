@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sekisho/internal/store"
+	"sekisho/internal/testpki"
 )
 
 // TestGolden pins the whole bodies of answers, with what differs from run to run replaced by its kind. Run the test with
@@ -23,6 +24,7 @@ import (
 func TestGolden(t *testing.T) {
 	a := newAPI(t)
 	made := a.issue("Iwa Te")
+	brought := string(testpki.NewCA(t, testpki.Name("Partner Root")).PEM)
 	for _, c := range []struct {
 		name, method, path string
 		body               any
@@ -41,6 +43,12 @@ func TestGolden(t *testing.T) {
 		{"associations", "PUT", tiesPath, `{"hostnames":["api.example.com"]}`},
 		{"settings", "PUT", switchesPath, `{"settings":[{"hostname":"api.example.com","client_certificate_forwarding":true}]}`},
 		{"settings-foreign", "PUT", switchesPath, `{"settings":[{"hostname":"api.example.org"}]}`},
+		{"mtls-add", "POST", mtlsPath, map[string]any{"ca": true, "certificates": brought, "name": "partner"}},
+		{"mtls", "GET", mtlsPath, nil},
+		{"mtls-refused", "POST", mtlsPath, map[string]any{"ca": false, "certificates": brought}},
+		{"access-add", "POST", accessPath, map[string]any{"certificate": brought, "name": "partner", "associated_hostnames": []string{"api.example.com"}}},
+		{"access", "GET", accessPath, nil},
+		{"trust", "GET", "/sekisho/trust", nil},
 		{"no-route", "GET", "/zones/example.com", nil},
 		{"no-object", "GET", certsPath + "/00000000-0000-4000-8000-000000000000", nil},
 		{"invalid", "POST", certsPath, `{"csr":"x","validity_days":0}`},
@@ -86,6 +94,7 @@ func masked(t *testing.T, body string) string {
 		{`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`, "UUID"},
 		{`20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`, "TIME"},
 		{`"[0-9a-f]{64}"`, `"HEX64"`},
+		{`(=|:)[0-9A-F:]{47}"`, `${1}MD5"`},
 		{`"serial_number":"[0-9a-f]+"`, `"serial_number":"HEX"`},
 		{`"[0-9a-f]{40}"`, `"HEX40"`},
 		{`"der":"[^"]+"`, `"der":"BASE64"`},

@@ -200,7 +200,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, f failed) {
 // recordRefusal writes the refusal to the audit log. The record outlives the request: a caller who hangs up is recorded.
 func (s *server) recordRefusal(r *http.Request, f failed, answer *refusal) {
 	object := r.URL.Path
-	for _, name := range []string{"id", "token", "zone", "account"} {
+	for _, name := range []string{"id", "ca", "token", "zone", "account"} {
 		if id := r.PathValue(name); id != "" {
 			object = id
 			break

@@ -10,12 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"sekisho/internal/auditlog"
 	"sekisho/internal/principal"
+	"sekisho/internal/site"
+	"sekisho/internal/testpki"
 )
 
 // fill puts real ids into a route's pattern.
 func fill(pattern, id string) string {
-	return strings.NewReplacer("{zone}", testZone, "{account}", testAccount, "{id}", id, "{name}", "issuing", "{token}", testToken).Replace(pattern)
+	return strings.NewReplacer("{zone}", testZone, "{account}", testAccount, "{id}", id, "{name}", "issuing", "{ca}", id, "{token}", testToken).Replace(pattern)
 }
 
 // bodyFor is a body with which the call would succeed.
@@ -27,6 +30,18 @@ func bodyFor(t *testing.T, r route) any {
 		return `{"name":"stolen","role":"edit","email":"a@b.example"}`
 	case strings.HasSuffix(r.pattern, "hostname_associations") && r.method == "PUT":
 		return `{"hostnames":["a.example.com"]}`
+	case r.method == "POST" && strings.HasSuffix(r.pattern, "mtls_certificates"):
+		return map[string]any{"ca": true, "certificates": string(testpki.NewCA(t).PEM), "name": "stolen"}
+	case r.method == "POST" && strings.HasSuffix(r.pattern, "access/certificates"):
+		return map[string]any{"certificate": string(testpki.NewCA(t).PEM), "name": "stolen", "associated_hostnames": []string{"a.example.com"}}
+	case r.method == "POST" && strings.HasSuffix(r.pattern, "/trust"):
+		return map[string]any{"certificates": string(testpki.NewCA(t).PEM), "name": "stolen", "hostnames": []string{"a.example.com"}}
+	case strings.HasSuffix(r.pattern, "{ca}/hostnames"), strings.HasSuffix(r.pattern, "access/certificates/{id}") && r.method == "PUT":
+		return `{"hostnames":["a.example.com"]}`
+	case strings.HasSuffix(r.pattern, "/policy"):
+		return `{"on_failure":"soft"}`
+	case strings.HasSuffix(r.pattern, "/crls"):
+		return `{"crl":"http://evil.example/empty.crl"}`
 	case strings.HasSuffix(r.pattern, "settings") && r.method == "PUT":
 		return `{"settings":[{"hostname":"a.example.com","client_certificate_forwarding":true}]}`
 	}
@@ -43,6 +58,7 @@ func TestInvariant12AdminNeedsCredential(t *testing.T) {
 		c.Reload = func(context.Context) error { reloads++; return nil }
 	})
 	id := a.issue("victim").ID
+	check(t, a.store.AddTrustedCA(t.Context(), site.TrustedCA{ID: id, Product: site.MTLS, PEM: string(testpki.NewCA(t).PEM)}, nil, auditlog.Entry{}))
 	before := len(a.audit("done"))
 	callers := map[string]func(*http.Request){
 		"nobody":      func(*http.Request) {},
@@ -141,8 +157,11 @@ func TestInvariant11NothingSecretLeaves(t *testing.T) {
 		}
 		for _, who := range []string{a.edit, a.read, result[tokenObject](t, made).Value, "wrong"} {
 			body := bodyFor(t, route)
-			if route.method == "POST" && strings.HasSuffix(route.pattern, "client_certificates") {
+			switch last := route.pattern[strings.LastIndexByte(route.pattern, '/')+1:]; {
+			case route.method == "POST" && last == "client_certificates":
 				body = map[string]any{"csr": keyPEM, "validity_days": 1}
+			case route.method == "POST" && (last == "mtls_certificates" || last == "trust" || last == "certificates"):
+				body = map[string]any{"ca": true, "name": "x", "certificates": keyPEM, "certificate": keyPEM}
 			}
 			r := a.do(route.method, fill(route.pattern, id), body, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+who) })
 			seen.WriteString(r.Body)

@@ -20,6 +20,8 @@ const (
 	codeNotInForce      = 1007  // stored, but the edge still works by the old state
 	codeNotReady        = 1008  // the CA is not ready yet
 	codeInternal        = 1009  // our fault; the log has the reason under the reference
+	codeNote            = 1010  // of a message: something worth knowing about what was done
+	codeMTLSQuota       = 1489  // Hit maximum CA cert allocation.
 	codeHeaders         = 6003  // Invalid request headers
 	codeEmail           = 6102  // Invalid format for X-Auth-Email header
 	codeKey             = 6103  // Invalid format for X-Auth-Key header
@@ -28,6 +30,7 @@ const (
 	codeNoRoute         = 7003  // no such path, or an id in it of the wrong form
 	codeAuthentication  = 10000 // Authentication error
 	codeMethod          = 10405 // the path does not know this method
+	codeAccessQuota     = 12130 // max number of certificates reached
 	codeForeignHostname = 12036 // access.api.error.hostnames_must_belong_to_your_domain
 )
 

@@ -17,8 +17,12 @@ func (s *server) routes() []route {
 		ties         = "/zones/{zone}/certificate_authorities/hostname_associations"
 		zoneSwitches = "/zones/{zone}/access/certificates/settings"
 		switches     = "/accounts/{account}/access/certificates/settings"
+		mtls         = "/accounts/{account}/mtls_certificates"
+		zoneAccess   = "/zones/{zone}/access/certificates"
+		access       = "/accounts/{account}/access/certificates"
+		trusted      = "/sekisho/trust"
 	)
-	return []route{
+	routes := []route{
 		{"GET", "/user/tokens/verify", handle(s, "token.verify", s.verifyToken)},
 		{"GET", "/accounts", handle(s, "account.list", s.listAccounts)},
 		{"GET", "/accounts/{account}", handle(s, "account.get", s.getAccount)},
@@ -38,8 +42,25 @@ func (s *server) routes() []route {
 		{"GET", switches, handle(s, "access_settings.get", s.getSettings)},
 		{"PUT", switches, handle(s, "access_settings.put", s.putSettings)},
 
+		{"POST", mtls, handle(s, "trust.add", s.addMTLS)},
+		{"GET", mtls, handle(s, "trust.list", s.listMTLS)},
+		{"GET", mtls + "/{id}", handle(s, "trust.get", s.getMTLS)},
+		{"DELETE", mtls + "/{id}", handle(s, "trust.remove", s.deleteMTLS)},
+		{"GET", mtls + "/{id}/associations", handle(s, "trust.services", s.listServices)},
+
+		{"GET", trusted, handle(s, "trust.list", s.listTrust)},
+		{"POST", trusted, handle(s, "trust.add", s.addTrust)},
+		{"GET", trusted + "/{ca}", handle(s, "trust.get", s.getTrust)},
+		{"DELETE", trusted + "/{ca}", handle(s, "trust.remove", s.deleteTrust)},
+		{"PUT", trusted + "/{ca}/policy", handle(s, "trust.update", s.putPolicy)},
+		{"PATCH", trusted + "/{ca}/policy", handle(s, "trust.update", s.patchPolicy)},
+		{"PUT", trusted + "/{ca}/hostnames", handle(s, "trust.update", s.putTrustHostnames)},
+		{"POST", trusted + "/{ca}/crls", handle(s, "trust.update", s.addCRLPlace)},
+
 		{"GET", "/sekisho/ca", handle(s, "ca.show", s.showCA)},
 		{"GET", "/sekisho/ca/{name}/crl", handle(s, "ca.crl", s.showCRL)},
+		{"POST", "/sekisho/explain", handle(s, "explain.certificate", s.explainCertificate)},
+		{"GET", "/sekisho/explain/{request}", handle(s, "explain.refusal", s.explainRefusal)},
 		{"GET", "/sekisho/version", handle(s, "version.show", s.showVersion)},
 		{"GET", "/sekisho/tokens", handle(s, "token.list", s.listTokens)},
 		{"POST", "/sekisho/tokens", handle(s, "token.create", s.createToken)},
@@ -47,6 +68,15 @@ func (s *server) routes() []route {
 		{"GET", "/sekisho/audit", handle(s, "audit.list", s.listAudit)},
 		{"POST", "/sekisho/config/reload", handle(s, "config.reload", s.reloadConfig)},
 	}
+	for _, certificates := range []string{zoneAccess, access} {
+		routes = append(routes,
+			route{"POST", certificates, handle(s, "trust.add", s.addAccess)},
+			route{"GET", certificates, handle(s, "trust.list", s.listAccess)},
+			route{"GET", certificates + "/{id}", handle(s, "trust.get", s.getAccess)},
+			route{"PUT", certificates + "/{id}", handle(s, "trust.update", s.putAccess)},
+			route{"DELETE", certificates + "/{id}", handle(s, "trust.remove", s.deleteAccess)})
+	}
+	return routes
 }
 
 // handler is the table behind the guard.

@@ -93,16 +93,18 @@ type Settings struct {
 	ClientCertificateForwarding bool
 }
 
-// Records is where zones, associations and settings are kept; store implements it. Writes are durable and recorded in
-// the audit log in the same transaction, or leave nothing behind.
+// Records is where zones, associations, settings and CAs are kept; store implements it. Writes are durable and recorded
+// in the audit log in the same transaction, or leave nothing behind.
 type Records interface {
+	TrustedCARecords
 	// Zones returns all zones by name.
 	Zones(ctx context.Context) ([]Zone, error)
 	// EnsureZone stores a zone if none of that name exists, and returns the stored one.
 	EnsureZone(ctx context.Context, z Zone) (Zone, error)
 	// Associations returns all associations of all zones.
 	Associations(ctx context.Context) ([]Association, error)
-	// ReplaceAssociations makes hostnames the whole list of one zone and CA.
+	// ReplaceAssociations makes hostnames the whole list of one zone and CA. It returns ErrNoTrustedCA for a CA that is
+	// neither the managed one nor stored.
 	ReplaceAssociations(ctx context.Context, zoneID, caID string, hostnames []string, entry auditlog.Entry) error
 	// AllSettings returns the settings of all zones.
 	AllSettings(ctx context.Context) ([]Settings, error)

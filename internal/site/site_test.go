@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,9 +92,12 @@ func managedBase(t *testing.T) Base {
 
 func TestCompileAppliesRecords(t *testing.T) {
 	base := managedBase(t)
-	s, err := Compile(base,
-		[]Association{{ZoneID: "z", Hostname: "Devices.example.com"}, {ZoneID: "other", Hostname: "x.example.com"}, {ZoneID: "z", Hostname: "waiting.test"}},
-		[]Settings{{ZoneID: "z", Hostname: "fw.example.com", ClientCertificateForwarding: true}})
+	s, err := Compile(base, Applied{
+		Associations: []Association{
+			{ZoneID: "z", Hostname: "Devices.example.com"}, {ZoneID: "other", Hostname: "x.example.com"}, {ZoneID: "z", Hostname: "waiting.test"},
+		},
+		Settings: []Settings{{ZoneID: "z", Hostname: "fw.example.com", ClientCertificateForwarding: true}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,9 +156,11 @@ func TestInvariant06RecordForAnotherNameOfAHost(t *testing.T) {
 		{"without", []BaseHost{alias, foreign, split}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s, err := Compile(Base{Hosts: tc.hosts, Fallback: "api.example.com", Managed: trust.CA{Anchors: []*x509.Certificate{ca.Cert}}},
-				[]Association{{ZoneID: "z", Hostname: "www.example.com"}, {ZoneID: "z", Hostname: "foreign.example.com"}, {ZoneID: "z", Hostname: "split.example.com"}},
-				[]Settings{{ZoneID: "z", Hostname: "www.example.com", ClientCertificateForwarding: true}})
+			base := Base{Hosts: tc.hosts, Fallback: "api.example.com", Managed: trust.CA{Anchors: []*x509.Certificate{ca.Cert}}}
+			s, err := Compile(base, Applied{
+				Associations: []Association{{ZoneID: "z", Hostname: "www.example.com"}, {ZoneID: "z", Hostname: "foreign.example.com"}, {ZoneID: "z", Hostname: "split.example.com"}},
+				Settings:     []Settings{{ZoneID: "z", Hostname: "www.example.com", ClientCertificateForwarding: true}},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,6 +181,158 @@ func TestInvariant06RecordForAnotherNameOfAHost(t *testing.T) {
 	}
 }
 
+// record is a CA that came by API.
+func record(id string, ca *testpki.CA, policy trust.Policy) TrustedCA {
+	return TrustedCA{ID: id, Product: MTLS, Name: "name " + id, PEM: string(ca.PEM), Policy: policy}
+}
+
+// TestCompileTrustedCAs: what is tied by API is added to what the file says, host by host and in one order.
+func TestCompileTrustedCAs(t *testing.T) {
+	base := managedBase(t)
+	a, b := testpki.NewCA(t), testpki.NewCA(t)
+	chain := b.Intermediate("inter")
+	second := record("b", b, trust.Policy{Scope: trust.Leaf})
+	second.PEM = string(chain.PEM) + second.PEM
+	api := Applied{CAs: []TrustedCA{record("a", a, trust.Policy{}), second, record("unused", a, trust.Policy{})}}
+	for _, tie := range [][2]string{
+		{"b", "two.example.com"}, {"a", "two.example.com"}, {"a", "TWO.example.com"}, {"", "two.example.com"}, {"b", "tied.example.com"},
+		{"", "tied.example.com"}, {"a", "waiting.test"}, {"b", "one.example.com"},
+	} {
+		api.Associations = append(api.Associations, Association{ZoneID: "z", CAID: tie[0], Hostname: tie[1]})
+	}
+	api.Associations = append(api.Associations, Association{ZoneID: "y", CAID: "a", Hostname: "foreign.example.com"})
+	s, err := Compile(base, api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, cas string
+		mode      Mode
+	}{
+		{"two.example.com", "managed,name a,name b", Request},
+		{"one.example.com", "name b", Request},
+		{"tied.example.com", "managed,name b", Require},
+		{"foreign.example.com", "", Off},
+	} {
+		h := s.Host("edge", c.name)
+		var names []string
+		for _, ca := range h.Trust.CAs() {
+			names = append(names, ca.Name)
+		}
+		if got := strings.Join(names, ","); got != c.cas || h.Mode != c.mode {
+			t.Errorf("%s: mode %s, CAs %q; want %s and %q", c.name, h.Mode, got, c.mode, c.cas)
+		}
+	}
+	ca := s.Host("edge", "one.example.com").Trust.CAs()[0]
+	if ca.ID != "b" || ca.Policy.Scope != trust.Leaf || len(ca.Anchors) != 1 || !ca.Anchors[0].Equal(b.Cert) || len(ca.Intermediates) != 1 || !ca.Intermediates[0].Equal(chain.Cert) {
+		t.Errorf("compiled %+v", ca)
+	}
+
+	untied := api
+	untied.Associations = api.Associations[:1] // b at two.example.com alone
+	after, err := Compile(base, untied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := after.Host("edge", "two.example.com"); len(h.Trust.CAs()) != 1 || h.Policy() == s.Host("edge", "two.example.com").Policy() {
+		t.Errorf("a CA that was untied is trusted still: %+v", h.Trust.CAs())
+	}
+	if h := after.Host("edge", "one.example.com"); h.Mode != Off || h.Trust != nil {
+		t.Errorf("a host without its CA: mode %s", h.Mode)
+	}
+}
+
+// Two hosts that judge clients of one CA by different policies share neither connections nor tickets.
+func TestInvariant05PolicyHoldsTheCAsPolicy(t *testing.T) {
+	ca := testpki.NewCA(t)
+	compile := func(p trust.Policy) *Host {
+		t.Helper()
+		s, err := Compile(managedBase(t), Applied{
+			CAs: []TrustedCA{record("a", ca, p)}, Associations: []Association{{ZoneID: "z", CAID: "a", Hostname: "x.example.com"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Host("edge", "x.example.com")
+	}
+	loose, again, strict := compile(trust.Policy{OnFailure: trust.Soft}), compile(trust.Policy{OnFailure: trust.Soft}), compile(trust.Policy{})
+	if loose.Policy() != again.Policy() || loose.Session() != again.Session() {
+		t.Error("one policy has two keys")
+	}
+	if loose.Policy() == strict.Policy() || loose.Session() == strict.Session() {
+		t.Error("a stricter policy has the keys of the looser one")
+	}
+}
+
+// A record that cannot be used keeps the snapshot that there is: a host never trusts or asks for less in silence.
+func TestInvariant06BrokenCARecord(t *testing.T) {
+	ca := testpki.NewCA(t)
+	r := &records{cas: []TrustedCA{record("a", ca, trust.Policy{})}, associations: []Association{{ZoneID: "z", CAID: "a", Hostname: "x.example.com"}}}
+	source := NewSource(r, nil)
+	if err := source.SetBase(t.Context(), managedBase(t)); err != nil {
+		t.Fatal(err)
+	}
+	before := source.Load()
+	broken := r.cas[0]
+	broken.PEM = "rot"
+	for name, c := range map[string]struct {
+		cas  []TrustedCA
+		text string
+	}{
+		"not readable": {[]TrustedCA{broken}, "sekisho trust remove a"},
+		"gone":         {nil, "x.example.com"},
+	} {
+		r.cas = c.cas
+		if err := source.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: %v, want an error that says %q", name, err, c.text)
+		}
+		if source.Load() != before {
+			t.Errorf("%s: the snapshot was swapped", name)
+		}
+	}
+}
+
+func TestSplitBundle(t *testing.T) {
+	root, other := testpki.NewCA(t, testpki.Name("root")), testpki.NewCA(t, testpki.Name("other"))
+	inter := root.Intermediate("inter")
+	low := inter.Intermediate("low")
+	oldKey, newKey := testpki.NewCA(t, testpki.Name("rolled")), testpki.NewCA(t, testpki.Name("rolled"))
+	// The new key by the old: RFC 4210, Section 4.4.
+	link := oldKey.Intermediate("rolled", testpki.Edit(func(c *x509.Certificate) { c.AuthorityKeyId = oldKey.Cert.SubjectKeyId }))
+	renewed := testpki.NewCA(t, testpki.Name("root"), testpki.Key(root.Key))
+	v1a, v1b := testpki.NewCA(t, testpki.V1()), testpki.NewCA(t, testpki.V1())
+	for _, c := range []struct {
+		name            string
+		in              []*testpki.CA
+		anchors, helper []*testpki.CA
+	}{
+		{"a root", []*testpki.CA{root}, []*testpki.CA{root}, nil},
+		{"a chain in TLS order", []*testpki.CA{low, inter, root}, []*testpki.CA{root}, []*testpki.CA{low, inter}},
+		{"a chain without its root", []*testpki.CA{low, inter}, []*testpki.CA{inter}, []*testpki.CA{low}},
+		{"twice", []*testpki.CA{root, inter, root, inter}, []*testpki.CA{root}, []*testpki.CA{inter}},
+		{"two roots", []*testpki.CA{root, other, inter}, []*testpki.CA{root, other}, []*testpki.CA{inter}},
+		{"a renewed root", []*testpki.CA{root, renewed}, []*testpki.CA{root, renewed}, nil},
+		{"two keys of one name", []*testpki.CA{oldKey, newKey}, []*testpki.CA{oldKey, newKey}, nil},
+		{"a link between keys", []*testpki.CA{oldKey, link}, []*testpki.CA{oldKey}, []*testpki.CA{link}},
+		{"two v1 roots of one name", []*testpki.CA{v1a, v1b}, []*testpki.CA{v1a, v1b}, nil},
+	} {
+		certs := func(cas []*testpki.CA) (certs []*x509.Certificate) {
+			for _, ca := range cas {
+				certs = append(certs, ca.Cert)
+			}
+			return certs
+		}
+		anchors, helpers, err := SplitBundle(certs(c.in))
+		same := func(a, b []*x509.Certificate) bool { return slices.EqualFunc(a, b, (*x509.Certificate).Equal) }
+		if err != nil || !same(anchors, certs(c.anchors)) || !same(helpers, certs(c.helper)) {
+			t.Errorf("%s: %d anchors, %d helpers, %v", c.name, len(anchors), len(helpers), err)
+		}
+	}
+	if _, _, err := SplitBundle(nil); !errors.Is(err, ErrNoAnchor) {
+		t.Errorf("nothing: %v", err)
+	}
+}
+
 // Hosts that take other versions of TLS do not share connections or tickets.
 func TestInvariant05PolicyHoldsTLSVersion(t *testing.T) {
 	loose, same, strict := host("a.test", Off), host("b.test", Off), host("c.test", Off)
@@ -191,11 +349,13 @@ func TestInvariant05PolicyHoldsTLSVersion(t *testing.T) {
 type records struct {
 	Records
 	associations []Association
+	cas          []TrustedCA
 	err          error
 }
 
 func (r *records) Associations(context.Context) ([]Association, error) { return r.associations, r.err }
 func (r *records) AllSettings(context.Context) ([]Settings, error)     { return nil, r.err }
+func (r *records) TrustedCAs(context.Context) ([]TrustedCA, error)     { return r.cas, r.err }
 
 func TestInvariant06BrokenReloadChangesNothing(t *testing.T) {
 	r := &records{}

@@ -58,15 +58,21 @@ func (s *Store) Associations(ctx context.Context) ([]site.Association, error) {
 
 // ReplaceAssociations implements site.Records. A hostname given twice counts once.
 func (s *Store) ReplaceAssociations(ctx context.Context, zoneID, caID string, hostnames []string, entry auditlog.Entry) error {
+	ties := make([]site.Association, len(hostnames))
+	for i, h := range hostnames {
+		ties[i] = site.Association{ZoneID: zoneID, Hostname: h}
+	}
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
+		if caID != "" {
+			if err := t.wantTrustedCA(ctx, caID); err != nil {
+				return err
+			}
+		}
 		if err := t.exec(ctx, `DELETE FROM associations WHERE zone_id = ? AND ca_id = ?`, zoneID, caID); err != nil {
 			return err
 		}
-		for _, h := range hostnames {
-			err := t.exec(ctx, `INSERT INTO associations (zone_id, ca_id, hostname) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, zoneID, caID, h)
-			if err != nil {
-				return err
-			}
+		if err := t.tie(ctx, caID, ties); err != nil {
+			return err
 		}
 		return t.audit(ctx, entry)
 	})

@@ -54,6 +54,7 @@ func testAssociations(t *testing.T, s Interface) {
 			t.Fatal(err)
 		}
 	}
+	AddTrustedCA(t, s, TrustedCA("ca"))
 	replace("z1", "", "b.example", "a.example", "b.example")
 	replace("z1", "ca", "c.example")
 	replace("z2", "", "x.example", "y.example")
@@ -73,8 +74,11 @@ func testAssociations(t *testing.T, s Interface) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if n := auditCount(t, s); n != 6 {
-		t.Errorf("%d audit records, want 6", n)
+	if err := s.ReplaceAssociations(ctx, "z1", "nobody", []string{"d.example"}, Entry("associations.replace", "z1")); !errors.Is(err, site.ErrNoTrustedCA) {
+		t.Errorf("tied to a CA that is not there: %v, want ErrNoTrustedCA", err)
+	}
+	if n := auditCount(t, s); n != 7 {
+		t.Errorf("%d audit records, want 7", n)
 	}
 }
 

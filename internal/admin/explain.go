@@ -1,0 +1,44 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+
+	"sekisho/internal/pkix"
+	"sekisho/internal/verify"
+)
+
+// explainRequest is the body of the POST: whom to judge, and as a client of which host.
+type explainRequest struct {
+	Certificate string `json:"certificate"` // PEM, the leaf first
+	Host        string `json:"host"`        // "": the default host, or the only one
+}
+
+// explainCertificate answers how a certificate is judged now, source by source. It fetches nothing.
+func (s *server) explainCertificate(_ context.Context, c *call, req explainRequest) (verify.Explanation, error) {
+	if s.Judge == nil {
+		return verify.Explanation{}, noRoute(c.url)
+	}
+	chain, err := pkix.ParseCertificates([]byte(req.Certificate))
+	if err != nil {
+		return verify.Explanation{}, invalid("/certificate", "certificate: "+clip(err.Error(), 200))
+	}
+	x, err := s.Judge(req.Host, chain)
+	if err != nil {
+		return verify.Explanation{}, invalid("/host", "host: "+clip(err.Error(), 200))
+	}
+	return x, nil
+}
+
+// explainRefusal answers why a request was refused for its client's certificate, as it was known at that moment.
+func (s *server) explainRefusal(_ context.Context, c *call, _ none) (verify.Explanation, error) {
+	if s.Refusal == nil {
+		return verify.Explanation{}, noRoute(c.url)
+	}
+	x, ok := s.Refusal(c.path("request"))
+	if !ok {
+		return verify.Explanation{}, refuse(http.StatusNotFound, codeNotFound,
+			"no refusal for a certificate is remembered under "+clip(c.path("request"), 60)+": the latest 1024 are, until the server stops")
+	}
+	return x, nil
+}

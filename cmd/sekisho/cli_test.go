@@ -47,7 +47,8 @@ func TestCommandLine(t *testing.T) {
 
 // certificateFiles are the files of every script: server.crt and server.key for localhost, ca.crt of a CA that is not
 // ours, client.crt and client.key of it, other.crt and other.key of another host, cn.crt and cn.key without a subject
-// alternative name, two.crt with a CA and a leaf, trailing.crt with bytes behind the certificate.
+// alternative name, two.crt with a CA and a leaf, old.crt of a CA that has expired, trailing.crt with bytes behind the
+// certificate.
 func certificateFiles(t *testing.T) map[string][]byte {
 	t.Helper()
 	ca := testpki.NewCA(t, testpki.Name("Script Root"))
@@ -63,6 +64,7 @@ func certificateFiles(t *testing.T) map[string][]byte {
 		files[name+".crt"], files[name+".key"] = pkix.EncodeCertificate(leaf.Cert.Raw), key
 	}
 	files["two.crt"] = append(append([]byte{}, files["other.crt"]...), files["server.crt"]...)
+	files["old.crt"] = testpki.NewCA(t, testpki.Name("Old Root"), testpki.NotBefore(time.Now().AddDate(-2, 0, 0)), testpki.NotAfter(time.Now().AddDate(-1, 0, 0))).PEM
 	block, _ := pem.Decode(files["ca.crt"])
 	block.Bytes = append(block.Bytes, "trailing"...)
 	files["trailing.crt"] = pem.EncodeToMemory(block)

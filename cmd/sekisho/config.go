@@ -25,16 +25,18 @@ import (
 // Config is the whole of sekisho.yaml. Unknown keys are refused with their line and column; every key left out has the
 // default given here. Secrets are never in the file, only the paths of files that hold them.
 type Config struct {
-	Listen Listen        `yaml:"listen"`
-	Data   string        `yaml:"data"` // directory of all state; default ./sekisho-data. The flag --data wins
-	Log    LogConfig     `yaml:"log"`
-	PKI    PKIConfig     `yaml:"pki"`
-	Keys   KeysConfig    `yaml:"keys"`
-	Admin  AdminConfig   `yaml:"admin"`
-	Limits LimitsConfig  `yaml:"limits"`
-	Zones  []ZoneConfig  `yaml:"zones"`
-	Hosts  []HostConfig  `yaml:"hosts"`
-	Drain  time.Duration `yaml:"drain"` // how long requests in flight may take at shutdown; default 10s
+	Listen   Listen         `yaml:"listen"`
+	Data     string         `yaml:"data"` // directory of all state; default ./sekisho-data. The flag --data wins
+	Log      LogConfig      `yaml:"log"`
+	PKI      PKIConfig      `yaml:"pki"`
+	Keys     KeysConfig     `yaml:"keys"`
+	Admin    AdminConfig    `yaml:"admin"`
+	Limits   LimitsConfig   `yaml:"limits"`
+	Outbound OutboundConfig `yaml:"outbound"`
+	Trust    []TrustConfig  `yaml:"trust"`
+	Zones    []ZoneConfig   `yaml:"zones"`
+	Hosts    []HostConfig   `yaml:"hosts"`
+	Drain    time.Duration  `yaml:"drain"` // how long requests in flight may take at shutdown; default 10s
 }
 
 // Listen names the addresses, HOST:PORT each; port 0 takes a free one, "off" closes a listener that may be closed.
@@ -122,6 +124,38 @@ type LimitsConfig struct {
 	Connections      int           `yaml:"connections"`       // (100000)
 }
 
+// OutboundConfig says to which addresses the server may connect for what certificates name: CRLs and OCSP responders.
+// Addresses that are not on the public internet are refused unless allow has them; deny wins.
+type OutboundConfig struct {
+	Allow []string `yaml:"allow"` // prefixes such as 10.0.0.0/8, or single addresses
+	Deny  []string `yaml:"deny"`  // the same
+}
+
+// TrustConfig is somebody else's CA, with how its clients are judged. The keys from sources on are those of its policy
+// ([trust.Policy]); each that is left out has its default.
+type TrustConfig struct {
+	Name            string        `yaml:"name"`             // for client_auth.ca, which may name it instead of a file
+	Certs           string        `yaml:"certs"`            // PEM file: roots, and intermediates that clients need not send
+	Sources         []string      `yaml:"sources"`          // of ledger, crl, ocsp, crlset; default crl, ocsp, and crlset where crlsets are named
+	Require         string        `yaml:"require"`          // any (default): one fresh good answer is enough; all: every source that a certificate has
+	OnFailure       string        `yaml:"on_failure"`       // hard (default): refused without the answers; soft: let in and logged
+	Scope           string        `yaml:"scope"`            // chain (default) or leaf
+	Refresh         time.Duration `yaml:"refresh"`          // how often sources in use are asked again; default 5m for OCSP, nextUpdate for lists
+	Grace           time.Duration `yaml:"grace"`            // how long after nextUpdate an answer counts as fresh; default 0
+	CRLs            []string      `yaml:"crls"`             // files, which are watched, and http or https URLs
+	CRLSets         []string      `yaml:"crlsets"`          // the same for CRLSets
+	OCSPResponders  []string      `yaml:"ocsp_responders"`  // URLs, asked instead of those in certificates
+	IgnoreCDP       bool          `yaml:"ignore_cdp"`       // do not fetch from the distribution points in certificates
+	IgnoreAIA       bool          `yaml:"ignore_aia"`       // do not ask the responders in certificates
+	OCSPNonce       bool          `yaml:"ocsp_nonce"`       // send a nonce, and take only answers that repeat it
+	OCSPSHA256      bool          `yaml:"ocsp_sha256"`      // name the issuer by SHA-256 in requests
+	IgnoreStaple    bool          `yaml:"ignore_staple"`    // do not use what clients staple
+	EKU             string        `yaml:"eku"`              // demand (default) or ignore
+	AllowAlgorithms []string      `yaml:"allow_algorithms"` // weak ones taken all the same: sha1-rsa, sha1-ecdsa
+	DenyAlgorithms  []string      `yaml:"deny_algorithms"`  // of those that are not weak
+	AllowedPolicies []string      `yaml:"allowed_policies"` // certificate policies (OIDs), one of which a path must be valid for
+}
+
 // ZoneConfig is a domain under which hosts and client certificates are grouped, as in Cloudflare's API.
 type ZoneConfig struct {
 	Name string `yaml:"name"`
@@ -171,7 +205,7 @@ type CertConfig struct {
 // ClientAuthConfig is how a host treats client certificates.
 type ClientAuthConfig struct {
 	Mode   string   `yaml:"mode"`   // off, request or require
-	CA     []string `yaml:"ca"`     // PEM files, or "managed" for our own CA; default [managed]
+	CA     []string `yaml:"ca"`     // names of the list trust, PEM files, or "managed" for our own CA; default [managed]
 	Refuse string   `yaml:"refuse"` // http (default): an HTTP 403 that says why; handshake: a TLS alert. Only with mode require
 }
 
@@ -314,7 +348,7 @@ func (c Config) check() error {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		errs = append(errs, fmt.Errorf("log.format %q: use text or json", c.Log.Format))
 	}
-	errs = append(errs, c.PKI.check(), c.checkListeners())
+	errs = append(errs, c.PKI.check(), c.checkListeners(), c.Outbound.check())
 	for _, l := range []struct {
 		key   string
 		value int64

@@ -3,9 +3,16 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sekisho/internal/testpki"
+	"sekisho/internal/trust"
 )
 
 func load(t *testing.T, text string) (Config, error) {
@@ -93,7 +100,76 @@ hosts:
 	if !api.Managed || !api.ManagedByFile || !api.Forward.DERBase64 || !api.Forward.XFCCWithCert || api.Forward.RFC9440 || !api.CrossOriginGuard || api.Zone.Name != "example.com" {
 		t.Errorf("host %+v", api)
 	}
+	if base.Trust != nil {
+		t.Errorf("CAs from nowhere: %+v", base.Trust)
+	}
 	if base.Fallback != "*.example.com" || base.Hosts[1].CrossOriginGuard {
 		t.Errorf("fallback %q, host %+v", base.Fallback, base.Hosts[1])
+	}
+}
+
+// TestConfigTrust: a CA of the list has every key of its policy, and the host that names it gets that.
+func TestConfigTrust(t *testing.T) {
+	root := testpki.NewCA(t, testpki.Name("root"), testpki.V1())
+	inter := testpki.NewCA(t).Intermediate("inter")
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.WriteFile("ca.pem", append(append([]byte{}, root.PEM...), inter.PEM...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := load(t, `
+trust:
+  - name: partner
+    certs: ca.pem
+    sources: [ledger, crl, ocsp, crlset]
+    require: all
+    on_failure: soft
+    scope: leaf
+    grace: 1h
+    refresh: 1m
+    crls: [a.crl, "http://crl.example/a.crl"]
+    crlsets: [sub/set]
+    ocsp_responders: ["http://ocsp.example"]
+    ignore_cdp: true
+    ignore_aia: true
+    ocsp_nonce: true
+    ocsp_sha256: true
+    ignore_staple: true
+    eku: ignore
+    allow_algorithms: [sha1-ecdsa]
+    deny_algorithms: [ed25519]
+    allowed_policies: ["1.2.3"]
+hosts:
+  - {name: a.test, echo: true, client_auth: {mode: require, ca: [partner, ca.pem]}}
+  - {name: b.test, echo: true, client_auth: {mode: request, ca: [partner]}}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := (&baseBuilder{cfg: cfg.withDefaults()}).build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := trust.Policy{
+		Sources: []trust.Source{trust.Ledger, trust.CRL, trust.OCSP, trust.CRLSet}, Require: trust.RequireAll, OnFailure: trust.Soft, Scope: trust.Leaf,
+		Refresh: time.Minute, Grace: time.Hour,
+		CRLs: []string{filepath.Join(here, "a.crl"), "http://crl.example/a.crl"}, CRLSets: []string{filepath.Join(here, "sub/set")},
+		OCSPResponders: []string{"http://ocsp.example"}, IgnoreCDP: true, IgnoreAIA: true, OCSPNonce: true, OCSPSHA256: true, IgnoreStaple: true,
+		EKU: trust.EKUIgnore, AllowAlgorithms: []string{"sha1-ecdsa"}, DenyAlgorithms: []string{"ed25519"}, AllowedPolicies: []string{"1.2.3"},
+	}
+	for _, ca := range []trust.CA{base.Trust[0], base.Hosts[0].CAs[0], base.Hosts[1].CAs[0]} {
+		if diff := cmp.Diff(want, ca.Policy); diff != "" || ca.ID != "partner" || len(ca.Anchors) != 2 {
+			t.Errorf("%q with %d anchors, policy (-want +got):\n%s", ca.ID, len(ca.Anchors), diff)
+		}
+	}
+	if v := reflect.ValueOf(want); slices.ContainsFunc(reflect.VisibleFields(v.Type()), func(f reflect.StructField) bool { return v.FieldByIndex(f.Index).IsZero() }) {
+		t.Error("a field of the policy has no key in this test")
+	}
+	if path := base.Hosts[0].CAs[1]; path.ID != "ca.pem" || len(path.Anchors) != 2 || !cmp.Equal(path.Policy, trust.Policy{}) {
+		t.Errorf("a file: %+v", path)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"sekisho/internal/edge"
-	"sekisho/internal/pkix"
 	"sekisho/internal/servercert"
 	"sekisho/internal/site"
 	"sekisho/internal/trust"
@@ -25,6 +24,7 @@ type baseBuilder struct {
 	zone    func(ctx context.Context, z site.Zone) (site.Zone, error)             // stores a zone; nil: as it is
 	issue   func(ctx context.Context, names []string) (*servercert.Source, error) // nil: no certificate is issued
 
+	trusted  []trust.CA // of the list trust
 	sources  []*servercert.Source
 	warnings []string
 }
@@ -33,6 +33,8 @@ type baseBuilder struct {
 func (b *baseBuilder) build(ctx context.Context) (site.Base, error) {
 	base := site.Base{Managed: b.managed}
 	var errs []error
+	errs = append(errs, b.readTrust()...)
+	base.Trust = b.trusted
 	zones := make(map[string]site.Zone)
 	for _, z := range b.cfg.Zones {
 		zone, err := b.addZone(ctx, zones, site.Zone{ID: z.ID, Name: site.CanonicalName(z.Name), ReadOnly: true})
@@ -59,7 +61,7 @@ func (b *baseBuilder) build(ctx context.Context) (site.Base, error) {
 	if len(errs) > 0 {
 		return site.Base{}, errors.Join(errs...)
 	}
-	_, err := site.Compile(base, nil, nil)
+	_, err := site.Compile(base, site.Applied{})
 	return base, err
 }
 
@@ -196,15 +198,11 @@ func (b *baseBuilder) clientAuth(h HostConfig, out *site.BaseHost) error {
 			out.Managed, out.ManagedByFile = true, true
 			continue
 		}
-		data, err := os.ReadFile(name)
+		ca, err := b.clientCA(name)
 		if err != nil {
-			return fmt.Errorf("client_auth.ca: %w", err)
+			return err
 		}
-		certs, err := pkix.ParseCertificates(data)
-		if err != nil {
-			return fmt.Errorf("client_auth.ca %s: %w", name, err)
-		}
-		out.CAs = append(out.CAs, trust.CA{ID: name, Name: name, Anchors: certs})
+		out.CAs = append(out.CAs, ca)
 	}
 	return nil
 }

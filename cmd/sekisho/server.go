@@ -38,6 +38,8 @@ type server struct {
 	house *house // nil without state (--cert)
 
 	index    *revocation.Index
+	sources  sources
+	ports    ownPorts
 	verifier *verify.Verifier
 	sites    *site.Source
 	certs    *servercert.Manager
@@ -111,6 +113,7 @@ func (s *server) openPKI(ctx context.Context) error {
 		return err
 	}
 	s.pki = ln
+	s.ports.add(ln.Addr())
 	s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
 	s.urls["pki"] = "http://" + reachable(ln.Addr(), "127.0.0.1")
 	if s.cfg.PKI.URL == "" {
@@ -137,7 +140,10 @@ func (s *server) certificateChanged(c ca.Certificate) {
 
 // buildRevocation loads every revoked certificate before anything listens for clients.
 func (s *server) buildRevocation(ctx context.Context) error {
-	s.verifier = verify.New(verify.Config{Revocation: s.index})
+	if err := s.buildSources(); err != nil {
+		return err
+	}
+	s.verifier = verify.New(verify.Config{Revocation: s.sources.checker})
 	if s.house == nil {
 		return nil
 	}
@@ -182,6 +188,7 @@ func (s *server) buildSites(ctx context.Context) error {
 			s.edge.SnapshotChanged()
 		}
 	})
+	s.sites.Prepare(s.casInForce)
 	return s.applyConfig(ctx, s.cfg)
 }
 
@@ -238,16 +245,19 @@ func (s *server) reload(ctx context.Context) error {
 	return nil
 }
 
-// managedCA is the house's own CA as hosts trust it: paths end at the issuing CA, so the root needs not be sent.
+// managedCA is the house's own CA as hosts trust it: paths end at the issuing CA, so the root needs not be sent, and
+// our ledger knows what is revoked before any list or responder does.
 func managedCA(a *ca.Authority) trust.CA {
-	return trust.CA{Name: "managed", Anchors: []*x509.Certificate{a.Issuing()}}
+	return trust.CA{
+		Name: "managed", Anchors: []*x509.Certificate{a.Issuing()}, Policy: trust.Policy{Sources: []trust.Source{trust.Ledger}},
+	}
 }
 
 // buildEdge opens the edge's listeners. Everything a handshake needs is in memory by now.
 func (s *server) buildEdge(ctx context.Context) error {
 	l := s.cfg.Limits
 	cfg := edge.Config{
-		Snapshot: s.sites.Load, Verifier: s.verifier, Revocation: s.index, Logger: s.logger, AccessLog: s.access,
+		Snapshot: s.sites.Load, Verifier: s.verifier, Logger: s.logger, AccessLog: s.access,
 		Limits: edge.Limits{
 			HandshakeTimeout: l.HandshakeTimeout, HeaderTimeout: l.HeaderTimeout, IdleTimeout: l.IdleTimeout,
 			DrainTimeout: s.cfg.Drain, MaxHeaderBytes: l.HeaderBytes, HandshakesPerIP: l.HandshakesPerIP, MaxConnections: l.Connections,
@@ -274,6 +284,7 @@ func (s *server) buildEdge(ctx context.Context) error {
 			return err
 		}
 		s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
+		s.ports.add(ln.Addr())
 		if i == 0 {
 			s.urls["edge"] = "https://" + reachable(ln.Addr(), "localhost")
 		}
@@ -291,6 +302,8 @@ func (s *server) buildAdmin(ctx context.Context) error {
 	c := s.house.adminConfig()
 	c.SiteChanged, c.Reload, c.Hostnames = s.sites.Refresh, s.reload, s.cfg.Admin.Names
 	c.Hosts = func() []*site.Host { return s.sites.Load().Hosts() }
+	c.Base = s.sites.Base
+	c.Judge, c.Refusal = s.judge, s.edge.Refusal
 	handler, err := admin.New(c)
 	if err != nil {
 		return err
@@ -307,6 +320,7 @@ func (s *server) buildAdmin(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
+	s.ports.add(ln.Addr())
 	scheme := "http://"
 	if s.cfg.Admin.TLS != nil {
 		scheme = "https://"
@@ -348,9 +362,11 @@ func (s *server) buildMetrics(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, func() error { return ignoreClosed(ln.Close()) })
+	s.ports.add(ln.Addr())
 	s.urls["metrics"] = "http://" + reachable(ln.Addr(), "127.0.0.1") + "/metrics"
 	handler := telemetry.Handler(telemetry.Sources{
 		Connections: s.edge.ConnectionMetrics, Requests: s.edge.RequestMetrics, CA: s.authorityMetrics(), Revoked: s.index.Len,
+		Revocation: s.revocationMetrics,
 	})
 	s.tasks = append(s.tasks, s.plainServer(ln, handler, writeTimeout).run)
 	return nil

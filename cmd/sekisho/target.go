@@ -192,6 +192,9 @@ type envelope struct {
 			Message string `json:"message"`
 		} `json:"error_chain"`
 	} `json:"errors"`
+	Messages []struct {
+		Message string `json:"message"`
+	} `json:"messages"`
 	Result     json.RawMessage `json:"result"`
 	ResultInfo struct {
 		TotalCount int `json:"total_count"`

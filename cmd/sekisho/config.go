@@ -125,7 +125,8 @@ type LimitsConfig struct {
 }
 
 // OutboundConfig says to which addresses the server may connect for what certificates name: CRLs and OCSP responders.
-// Addresses that are not on the public internet are refused unless allow has them; deny wins.
+// Loopback, link-local and cloud metadata addresses are refused unless allow has them, and our own listeners always; deny
+// wins.
 type OutboundConfig struct {
 	Allow []string `yaml:"allow"` // prefixes such as 10.0.0.0/8, or single addresses
 	Deny  []string `yaml:"deny"`  // the same
@@ -136,7 +137,7 @@ type OutboundConfig struct {
 type TrustConfig struct {
 	Name            string        `yaml:"name"`             // for client_auth.ca, which may name it instead of a file
 	Certs           string        `yaml:"certs"`            // PEM file: roots, and intermediates that clients need not send
-	Sources         []string      `yaml:"sources"`          // of ledger, crl, ocsp, crlset; default crl, ocsp, and crlset where crlsets are named
+	Sources         []string      `yaml:"sources"`          // of crl, ocsp, crlset; default crl, ocsp, and crlset where crlsets are named
 	Require         string        `yaml:"require"`          // any (default): one fresh good answer is enough; all: every source that a certificate has
 	OnFailure       string        `yaml:"on_failure"`       // hard (default): refused without the answers; soft: let in and logged
 	Scope           string        `yaml:"scope"`            // chain (default) or leaf

@@ -121,7 +121,7 @@ func TestConfigTrust(t *testing.T) {
 trust:
   - name: partner
     certs: ca.pem
-    sources: [ledger, crl, ocsp, crlset]
+    sources: [crl, ocsp, crlset]
     require: all
     on_failure: soft
     scope: leaf
@@ -155,7 +155,7 @@ hosts:
 		t.Fatal(err)
 	}
 	want := trust.Policy{
-		Sources: []trust.Source{trust.Ledger, trust.CRL, trust.OCSP, trust.CRLSet}, Require: trust.RequireAll, OnFailure: trust.Soft, Scope: trust.Leaf,
+		Sources: []trust.Source{trust.CRL, trust.OCSP, trust.CRLSet}, Require: trust.RequireAll, OnFailure: trust.Soft, Scope: trust.Leaf,
 		Refresh: time.Minute, Grace: time.Hour,
 		CRLs: []string{filepath.Join(here, "a.crl"), "http://crl.example/a.crl"}, CRLSets: []string{filepath.Join(here, "sub/set")},
 		OCSPResponders: []string{"http://ocsp.example"}, IgnoreCDP: true, IgnoreAIA: true, OCSPNonce: true, OCSPSHA256: true, IgnoreStaple: true,

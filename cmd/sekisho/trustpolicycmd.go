@@ -43,7 +43,7 @@ func policySpans() []policyFlag {
 
 func policyLists() []policyFlag {
 	return []policyFlag{
-		{"source", "sources", "`KIND` of source that is asked: crl, ocsp, crlset, ledger; may be repeated"},
+		{"source", "sources", "`KIND` of source that is asked: crl, ocsp, crlset; may be repeated"},
 		{"crl", "crls", "`FILE|URL` of a CRL; may be repeated"},
 		{"crlset", "crlsets", "`FILE|URL` of a CRLSet; may be repeated"},
 		{"ocsp-responder", "ocsp_responders", "`URL` asked instead of the responders in certificates; may be repeated"},

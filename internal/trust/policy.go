@@ -113,7 +113,8 @@ func (p Policy) Check() error {
 		}
 	}
 	for _, s := range p.Sources {
-		word("sources", string(s), string(Ledger), string(CRL), string(OCSP), string(CRLSet))
+		// Ledger is for our own CA alone: of another CA its silence would mean that nothing is ever revoked.
+		word("sources", string(s), string(CRL), string(OCSP), string(CRLSet))
 	}
 	word("require", p.Require, RequireAny, RequireAll)
 	word("on_failure", p.OnFailure, Hard, Soft)

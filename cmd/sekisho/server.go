@@ -140,7 +140,7 @@ func (s *server) certificateChanged(c ca.Certificate) {
 
 // buildRevocation loads every revoked certificate before anything listens for clients.
 func (s *server) buildRevocation(ctx context.Context) error {
-	if err := s.buildSources(); err != nil {
+	if err := s.buildSources(); err != nil { //nolint:contextcheck // what a change has asked ends by its own budget, and Shutdown waits for it
 		return err
 	}
 	s.verifier = verify.New(verify.Config{Revocation: s.sources.checker})

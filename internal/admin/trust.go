@@ -290,7 +290,7 @@ func (s *server) putTrustHostnames(ctx context.Context, c *call, req hostnamesRe
 type policyRequest struct{ raw json.RawMessage }
 
 // UnmarshalJSON keeps the body.
-func (p *policyRequest) UnmarshalJSON(data []byte) error { //nolint:unparam // the interface is encoding/json's
+func (p *policyRequest) UnmarshalJSON(data []byte) error {
 	p.raw = bytes.Clone(data)
 	return nil
 }

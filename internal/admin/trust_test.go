@@ -348,8 +348,12 @@ func TestAccessCertificates(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ method, path string }{
-		{"GET", accessPath + "/" + wide.ID}, {"GET", account + "/" + made.ID}, {"DELETE", accessPath + "/" + wide.ID}, {"GET", mtlsPath + "/" + made.ID},
-		{"DELETE", "/zones/" + otherZone + "/access/certificates/" + made.ID}, {"GET", tiesPath + "?mtls_certificate_id=" + made.ID},
+		{"GET", accessPath + "/" + wide.ID},
+		{"GET", account + "/" + made.ID},
+		{"DELETE", accessPath + "/" + wide.ID},
+		{"GET", mtlsPath + "/" + made.ID},
+		{"DELETE", "/zones/" + otherZone + "/access/certificates/" + made.ID},
+		{"GET", tiesPath + "?mtls_certificate_id=" + made.ID},
 	} {
 		if r := a.call(c.method, c.path, nil); r.Status != 404 {
 			t.Errorf("%s %s of another place: %d %s", c.method, c.path, r.Status, r.Body)
@@ -636,9 +640,15 @@ func TestTrustStoreBroken(t *testing.T) {
 		method, path string
 		body         any
 	}{
-		{"GET", mtlsPath, nil}, {"GET", mtlsPath + "/" + id, nil}, {"DELETE", mtlsPath + "/" + id, nil}, {"GET", accessPath, nil},
-		{"POST", mtlsPath, map[string]any{"ca": true, "certificates": string(testpki.NewCA(t).PEM)}}, {"GET", trustPath, nil},
-		{"GET", trustPath + "/x", nil}, {"PUT", tiesPath, `{"mtls_certificate_id":"` + id + `"}`}, {"PATCH", trustPath + "/" + id + "/policy", `{}`},
+		{"GET", mtlsPath, nil},
+		{"GET", mtlsPath + "/" + id, nil},
+		{"DELETE", mtlsPath + "/" + id, nil},
+		{"GET", accessPath, nil},
+		{"POST", mtlsPath, map[string]any{"ca": true, "certificates": string(testpki.NewCA(t).PEM)}},
+		{"GET", trustPath, nil},
+		{"GET", trustPath + "/x", nil},
+		{"PUT", tiesPath, `{"mtls_certificate_id":"` + id + `"}`},
+		{"PATCH", trustPath + "/" + id + "/policy", `{}`},
 	} {
 		if r := a.call(c.method, c.path, c.body); r.Status != 500 || r.code() != codeInternal {
 			t.Errorf("%s %s: %d %s", c.method, c.path, r.Status, r.Body)

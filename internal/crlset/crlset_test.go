@@ -217,7 +217,7 @@ func TestInvariant13Malformed(t *testing.T) {
 	if _, err := crlset.Parse(make([]byte, crlset.MaxBytes+1)); !errors.Is(err, crlset.ErrMalformed) || !strings.Contains(err.Error(), "at most") {
 		t.Errorf("huge: %v", err)
 	}
-	many := []byte(rawSet(plain))
+	many := rawSet(plain)
 	for i := range crlset.MaxParents + 1 {
 		sum := sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(i)))
 		many = append(append(many, sum[:]...), 0, 0, 0, 0)
@@ -338,7 +338,6 @@ func TestInvariant13Memory(t *testing.T) {
 		b = append(append(b, 16), sum[:16]...)
 	}
 	raw := rawSet(plain, b)
-	b = nil
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -40,9 +40,14 @@ func (h *Header) parseHeader(text []byte) error {
 		key string
 		to  any
 	}{
-		{"Version", &w.Version}, {"ContentType", &w.ContentType}, {"Sequence", &w.Sequence}, {"BlockedSPKIs", &w.BlockedSPKIs},
-		{"LimitedSubjects", &w.LimitedSubjects}, {"KnownInterceptionSPKIs", &w.KnownInterceptionSPKIs},
-		{"BlockedInterceptionSPKIs", &w.BlockedInterceptionSPKIs}, {"NotAfter", &w.NotAfter},
+		{"Version", &w.Version},
+		{"ContentType", &w.ContentType},
+		{"Sequence", &w.Sequence},
+		{"BlockedSPKIs", &w.BlockedSPKIs},
+		{"LimitedSubjects", &w.LimitedSubjects},
+		{"KnownInterceptionSPKIs", &w.KnownInterceptionSPKIs},
+		{"BlockedInterceptionSPKIs", &w.BlockedInterceptionSPKIs},
+		{"NotAfter", &w.NotAfter},
 	} {
 		if value, ok := keys[field.key]; ok {
 			if err := json.Unmarshal(value, field.to); err != nil {

@@ -95,7 +95,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-ticker.C:
 		}
 		now := s.cfg.Now()
-		if n := s.expire(now); n > 0 {
+		if n := s.expire(now); n > 0 { //nolint:contextcheck // what it asks ends by its own budget, and Shutdown waits for it
 			s.cfg.Logger.InfoContext(ctx, "connections cut", "reason", "certificate or answer about its revocation expired", "count", n)
 		}
 		if s.keys.due(now) && time.Since(rotated) > retry {

@@ -71,7 +71,7 @@ func (x *exchange) send(msg *http.Request) error {
 	header := &io.LimitedReader{R: x.conn, N: maxHeaderBytes}
 	reader := bufio.NewReader(header)
 	for range maxInterim + 1 {
-		resp, err := http.ReadResponse(reader, msg)
+		resp, err := http.ReadResponse(reader, msg) //nolint:bodyclose // the exchange owns the body, and ends it
 		switch {
 		case err != nil && header.N <= 0:
 			return fmt.Errorf("%w: a header of more than %d bytes", ErrTooLarge, maxHeaderBytes)

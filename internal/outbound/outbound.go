@@ -82,12 +82,12 @@ func (c *Client) Close() {
 type Trust int
 
 const (
-	// FromCertificate: a certificate named it, so a stranger may have. Refused
+	// FromCertificate means that a certificate named it, so a stranger may have. Refused
 	// are loopback, link-local, multicast, unspecified and reserved addresses,
 	// the metadata services of clouds and our own listeners. Private addresses
 	// (RFC 1918) pass: a company's CA has its CRLs there.
 	FromCertificate Trust = iota
-	// FromOperator: the operator wrote it down. Refused are multicast and
+	// FromOperator means that the operator wrote it down. Refused are multicast and
 	// unspecified addresses and our own listeners.
 	FromOperator
 )

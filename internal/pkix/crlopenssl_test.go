@@ -103,7 +103,8 @@ func TestCRLsOfX509(t *testing.T) {
 	for _, tmpl := range []x509.RevocationList{
 		{Number: big.NewInt(0), ThisUpdate: now, NextUpdate: now.Add(time.Hour)},
 		{Number: new(big.Int).SetBytes(bytes.Repeat([]byte{0x7f}, 20)), ThisUpdate: at(1950), NextUpdate: at(2060), RevokedCertificateEntries: []x509.RevocationListEntry{
-			{SerialNumber: big.NewInt(0x80), RevocationTime: at(1960), ReasonCode: 6}, {SerialNumber: big.NewInt(5), RevocationTime: at(2060)},
+			{SerialNumber: big.NewInt(0x80), RevocationTime: at(1960), ReasonCode: 6},
+			{SerialNumber: big.NewInt(5), RevocationTime: at(2060)},
 			{SerialNumber: big.NewInt(5), RevocationTime: at(2061), ExtraExtensions: []x509pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{1}}}},
 		}, ExtraExtensions: []x509pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{1}}}},
 	} {

@@ -98,7 +98,8 @@ func TestCheckResponderOpenSSL(t *testing.T) {
 		{"RSA with SHA-512", rsaDir, crypto.SHA1, itself(t, rsa), []string{"-rmd", "sha512"}, ""},
 		{
 			"RSASSA-PSS", rsaDir, crypto.SHA1, itself(t, rsa),
-			[]string{"-rsigopt", "rsa_padding_mode:pss", "-rsigopt", "rsa_pss_saltlen:digest", "-rmd", "sha256"}, "",
+			[]string{"-rsigopt", "rsa_padding_mode:pss", "-rsigopt", "rsa_pss_saltlen:digest", "-rmd", "sha256"},
+			"",
 		},
 		{"delegate by name", dir, crypto.SHA1, delegate, nil, ""},
 		{"delegate by key", dir, crypto.SHA1, delegate, []string{"-resp_key_id"}, ""},

@@ -263,7 +263,7 @@ func (h *heldSet) report(place string) SourceReport {
 		r.Error = h.err.Error()
 	}
 	if h.set != nil {
-		r.Number, r.NextUpdate = strconv.FormatInt(int64(h.set.Sequence), 10), reported(h.set.NotAfter)
+		r.Number, r.NextUpdate = strconv.FormatInt(h.set.Sequence, 10), reported(h.set.NotAfter)
 		r.Fresh = h.set.NotAfter.IsZero() || r.LastAttempt != nil && !h.attempted.After(h.set.NotAfter)
 	}
 	return r

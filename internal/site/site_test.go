@@ -195,8 +195,14 @@ func TestCompileTrustedCAs(t *testing.T) {
 	second.PEM = string(chain.PEM) + second.PEM
 	api := Applied{CAs: []TrustedCA{record("a", a, trust.Policy{}), second, record("unused", a, trust.Policy{})}}
 	for _, tie := range [][2]string{
-		{"b", "two.example.com"}, {"a", "two.example.com"}, {"a", "TWO.example.com"}, {"", "two.example.com"}, {"b", "tied.example.com"},
-		{"", "tied.example.com"}, {"a", "waiting.test"}, {"b", "one.example.com"},
+		{"b", "two.example.com"},
+		{"a", "two.example.com"},
+		{"a", "TWO.example.com"},
+		{"", "two.example.com"},
+		{"b", "tied.example.com"},
+		{"", "tied.example.com"},
+		{"a", "waiting.test"},
+		{"b", "one.example.com"},
 	} {
 		api.Associations = append(api.Associations, Association{ZoneID: "z", CAID: tie[0], Hostname: tie[1]})
 	}

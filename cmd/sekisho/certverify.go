@@ -131,6 +131,9 @@ func (f *verifyFlags) input(path string) (o verify.Offline, leaf *x509.Certifica
 		if err != nil {
 			return o, nil, nil, err
 		}
+		if len(der) == 0 { // which a handshake means as "nothing stapled", and would be passed over
+			return o, nil, nil, fmt.Errorf("%s is empty: name a file with an OCSP answer in DER", name)
+		}
 		o.OCSP = append(o.OCSP, der)
 	}
 	return o, chain[0], chain[1:], nil

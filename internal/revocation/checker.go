@@ -262,7 +262,7 @@ func (c *Checker) responders(s *subject) answer {
 	switch {
 	case known != nil && known.Checked && known.Status == pkix.OCSPRevoked:
 		a.state, a.entry = Revoked, Entry{ID: s.id, Reason: known.Reason, At: known.RevokedAt}
-	case fresh && known.Status == pkix.OCSPGood && !(stapled && s.policy.IgnoreStaple):
+	case fresh && known.Status == pkix.OCSPGood && (!stapled || !s.policy.IgnoreStaple && !s.policy.OCSPNonce):
 		a.state, a.until = Good, known.Expires.Add(s.policy.Grace)
 	case fresh && known.Status == pkix.OCSPUnknown: // an answer, and asking again soon would get the same
 		a.due = known.Err == nil && s.now.Sub(known.Asked) > unknownRetry
@@ -320,7 +320,7 @@ func (c *Checker) sets(s *subject) answer {
 
 // Offer takes the OCSP answer that a client stapled to its certificate. The client must have proved its key.
 func (c *Checker) Offer(path []*x509.Certificate, ca *trust.CA, der []byte) error {
-	if c.cfg.OCSP == nil || len(path) < 2 || len(der) == 0 || !ca.Policy.Asks(trust.OCSP) || ca.Policy.IgnoreStaple {
+	if c.cfg.OCSP == nil || len(path) < 2 || len(der) == 0 || !ca.Policy.Asks(trust.OCSP) || ca.Policy.IgnoreStaple || ca.Policy.OCSPNonce {
 		return nil
 	}
 	s := c.subject(path, 0, ca, c.cfg.Now())
@@ -416,7 +416,8 @@ func (c *Checker) dueResponders(s *subject, isDue func(*ocsp.Answer) bool) []fun
 	q := c.query(s)
 	id := s.id
 	return []func(context.Context){func(ctx context.Context) {
-		after := c.cfg.OCSP.Ask(ctx, q)
+		// The question has a budget of its own, and its answer counts when nobody waits for it any more: it may be "revoked".
+		after := c.cfg.OCSP.Ask(context.WithoutCancel(ctx), q)
 		if after.Err != nil && ctx.Err() == nil {
 			c.cfg.Logger.WarnContext(ctx, "OCSP", "subject", pkix.DNString(q.Cert.RawSubject), "serial", id.Serial.String(), "error", after.Err)
 		}

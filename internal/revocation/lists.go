@@ -39,6 +39,11 @@ func (c *Checker) lists(s *subject) answer {
 		}
 		all.add(c.list(s, held, fromCertificate))
 	}
+	if all.state == "" && len(s.points) > 0 && !s.policy.IgnoreCDP && len(c.pointURLs(s)) == 0 {
+		// It names a list, in a way that nothing can be fetched by (LDAP, a name): not the same as naming none.
+		all.state = Unknown
+		s.reported(SourceReport{Source: trust.CRL, Origin: fromCertificate, Error: "no address that can be fetched"}, all)
+	}
 	if all.any == pkix.AllReasons && all.state != Revoked {
 		all.state, all.due = Good, false
 	}
@@ -102,10 +107,14 @@ func (c *Checker) list(s *subject, held *crl.Held, origin string) answer {
 		a.due = origin == fromCertificate && !s.now.Before(held.NextAttempt)
 	case !s.sameName(list) && !list.Indirect():
 		why = "it is of another CA, " + pkix.DNString(list.IssuerName())
+		a.state = s.unanswered(origin)
 	case !c.mayIssue(s, list.Issuer()):
 		why = "it is signed by a key that is not of this CA"
+		if a.state = s.unanswered(origin); s.sameName(list) {
+			a.state = Unknown // a list under the CA's name that does not count must not pass for no list
+		}
 	default:
-		a, why = s.judgeList(list, a)
+		a, why = s.judgeList(list, origin, a)
 		if a.state == Unknown {
 			a.due = origin == fromCertificate && !s.now.Before(held.NextAttempt)
 		}
@@ -117,10 +126,10 @@ func (c *Checker) list(s *subject, held *crl.Held, origin string) answer {
 }
 
 // judgeList is the answer of a list that may speak of the certificate.
-func (s *subject) judgeList(list *crl.List, a answer) (answer, string) {
+func (s *subject) judgeList(list *crl.List, origin string, a answer) (answer, string) {
 	reasons, covers := list.Covers(s.cert, s.points, s.cert.BasicConstraintsValid && s.cert.IsCA)
 	if !covers {
-		if s.sameName(list) {
+		if a.state = s.unanswered(origin); s.sameName(list) {
 			// A list of the certificate's own CA that leaves it out must not pass for a list that has nothing on it.
 			a.state = Unknown
 		}
@@ -139,6 +148,15 @@ func (s *subject) judgeList(list *crl.List, a answer) (answer, string) {
 		a.until = next.Add(s.policy.Grace)
 	}
 	return a, ""
+}
+
+// unanswered is what a list of somebody else means: nothing among those configured for a CA, but that the list which the
+// certificate names is still missing where it was found in that one's place.
+func (s *subject) unanswered(origin string) State {
+	if origin == fromCertificate {
+		return Unknown
+	}
+	return ""
 }
 
 // sameName reports whether the list's issuer has the name of the certificate's.

@@ -65,7 +65,7 @@ func (v *Verifier) ExplainIdentity(set *trust.Set, id identity.Identity) Explana
 	}
 	switch err := id.Err(); {
 	case err != nil:
-		e.Text = err.Error()
+		e.Text = clip(err.Error())
 	case !id.Presented():
 		e.Text = "no certificate was presented"
 	}
@@ -86,9 +86,12 @@ func (v *Verifier) ExplainIdentity(set *trust.Set, id identity.Identity) Explana
 	return e
 }
 
+// clip bounds a text that a stranger may have written: explanations of refusals are kept.
+func clip(text string) string { return text[:min(len(text), 1024)] }
+
 func factsOf(c *x509.Certificate) CertificateFacts {
 	return CertificateFacts{
-		Subject: pkix.DNString(c.RawSubject), Issuer: pkix.DNString(c.RawIssuer), Serial: pkix.SerialOf(c.SerialNumber).String(),
+		Subject: clip(pkix.DNString(c.RawSubject)), Issuer: clip(pkix.DNString(c.RawIssuer)), Serial: pkix.SerialOf(c.SerialNumber).String(),
 		Fingerprint: pkix.FingerprintOf(c.Raw).String(), NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(),
 	}
 }

@@ -150,9 +150,11 @@ func (v *Verifier) Resolve(ctx context.Context, set *trust.Set, id identity.Iden
 		if stapleErr != nil && id.Reason() == identity.RevocationUnknown {
 			id = identity.NewRefused(id.Chain(), id.Path(), id.Reason(), fmt.Errorf("%w; stapled: %w", id.Err(), stapleErr)).Judged("", id.Until())
 		}
-		if other := v.Check(set, id.Chain()); other.Verified() || other.Reason() == identity.RevocationPending {
+		if other := v.Check(set, id.Chain()); !slices.Equal(other.Path(), id.Path()) && (other.Verified() || other.Reason() == identity.RevocationPending) {
 			id = other
+			continue
 		}
+		return id
 	}
 	return id
 }

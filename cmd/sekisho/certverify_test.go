@@ -362,3 +362,13 @@ func TestCertVerifyInput(t *testing.T) {
 		t.Errorf("no leaf: exit code %d\n%s", code, stderr)
 	}
 }
+
+// TestCertVerifyLeafOnly has a CRL of the root that speaks of the issuing CA and is not in force yet.
+func TestCertVerifyLeafOnly(t *testing.T) {
+	args := []string{
+		amazonFile(t, "expired.rootca1.demo.amazontrust.com.cer"), "--roots", amazonFile(t, "AmazonRootCA1.cer"),
+		"--intermediates", amazonFile(t, "r2m02.cer"), "--crls", amazonFile(t, "rootca1.crl"), "--at", "2024-03-14T12:00:00Z", "--purpose", "server",
+	}
+	certVerify(t, identity.RevocationUnknown, args...)
+	certVerify(t, identity.OK, append(args, "--leaf-only")...)
+}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sekisho/internal/admin"
@@ -44,6 +45,7 @@ type server struct {
 	sites    *site.Source
 	certs    *servercert.Manager
 	edge     *edge.Server
+	running  atomic.Pointer[edge.Server] // edge, once it is there: for those who report a change from goroutines of their own
 
 	reloading sync.Mutex // held by reload: hosts and the sources of their certificates change together
 
@@ -133,8 +135,8 @@ func (s *server) certificateChanged(c ca.Certificate) {
 		Entry:   revocation.Entry{ID: c.CertID(), Reason: c.Reason, At: c.RevokedAt},
 		Revoked: c.Status == ca.Revoked,
 	})
-	if c.Status == ca.Revoked && s.edge != nil {
-		s.edge.Cut(c.CertID())
+	if e := s.running.Load(); e != nil && c.Status == ca.Revoked {
+		e.Cut(c.CertID())
 	}
 }
 
@@ -184,8 +186,9 @@ func (s *server) buildSites(ctx context.Context) error {
 	s.certs = &servercert.Manager{Logger: s.logger}
 	s.tasks = append(s.tasks, s.certs.Run)
 	s.sites = site.NewSource(records, func() {
-		if s.edge != nil {
-			s.edge.SnapshotChanged()
+		s.sources.checker.ForgetCAs()
+		if e := s.running.Load(); e != nil {
+			e.SnapshotChanged()
 		}
 	})
 	s.sites.Prepare(s.casInForce)
@@ -274,6 +277,7 @@ func (s *server) buildEdge(ctx context.Context) error {
 	if s.edge, err = edge.New(cfg); err != nil {
 		return err
 	}
+	s.running.Store(s.edge)
 	s.tasks = append(s.tasks, s.edge.Run, func(ctx context.Context) error {
 		<-ctx.Done()
 		return s.edge.Shutdown(context.WithoutCancel(ctx))

@@ -62,14 +62,18 @@ func (s *server) buildSources() error {
 	changed := func(issuers []pkix.KeyID) { x.checker.Changed(issuers) }
 	x.lists = crl.NewKeeper(crl.KeeperConfig{Dir: dir, Client: x.http, Logger: s.logger, OnChange: changed})
 	x.sets = revocation.NewSetKeeper(revocation.SetKeeperConfig{HTTP: x.http, Logger: s.logger, OnChange: changed})
-	x.ocsp = ocsp.New(ocsp.Config{HTTP: x.http, Logger: s.logger})
+	x.ocsp = ocsp.New(ocsp.Config{HTTP: x.http, Logger: s.logger, Revoked: func(delegate, issuer *x509.Certificate) bool {
+		return x.checker.KnownRevoked(delegate, issuer)
+	}})
 	x.checker = revocation.NewChecker(revocation.CheckerConfig{
 		Index: s.index, Lists: x.lists, Sets: x.sets, OCSP: x.ocsp, Logger: s.logger,
 		OnChange: func(issuers []pkix.KeyID) {
-			if s.edge != nil { // nil until the listeners open
-				if n := s.edge.RevocationChanged(issuers); n > 0 {
-					s.logger.Info("connections cut", "reason", "a source of revocation changed", "count", n)
-				}
+			e := s.running.Load()
+			if e == nil {
+				return // nobody is connected yet
+			}
+			if n := e.RevocationChanged(issuers); n > 0 {
+				s.logger.Info("connections cut", "reason", "a source of revocation changed", "count", n)
 			}
 		},
 	})

@@ -218,8 +218,8 @@ func (s *Server) admit(sock *socket) {
 		hs.failed(sock, err)
 		return
 	}
+	hs.resolve(tlsConn) // still counted as a handshake of its address: it waits for others
 	s.gate.proved(sock)
-	hs.resolve(tlsConn)
 	c = s.enter(hs, sock, tlsConn)
 	c.settle()
 	c.serve()

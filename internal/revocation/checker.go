@@ -262,10 +262,10 @@ func (c *Checker) responders(s *subject) answer {
 	switch {
 	case known != nil && known.Checked && known.Status == pkix.OCSPRevoked:
 		a.state, a.entry = Revoked, Entry{ID: s.id, Reason: known.Reason, At: known.RevokedAt}
-	case fresh && known.Status == pkix.OCSPGood && (!stapled || !s.policy.IgnoreStaple && !s.policy.OCSPNonce):
+	case fresh && known.Status == pkix.OCSPGood && s.accepts(known):
 		a.state, a.until = Good, known.Expires.Add(s.policy.Grace)
 	case fresh && known.Status == pkix.OCSPUnknown: // an answer, and asking again soon would get the same
-		a.due = known.Err == nil && s.now.Sub(known.Asked) > unknownRetry
+		a.due = known.Due(s.now) && s.now.Sub(known.Asked) > unknownRetry
 	default:
 		a.due = len(urls) > 0 && known.Due(s.now)
 	}
@@ -273,6 +273,15 @@ func (c *Checker) responders(s *subject) answer {
 		s.reported(ocspReport(known, urls, originText(origin), fresh), a)
 	}
 	return a
+}
+
+// accepts reports whether the policy takes a good answer that another CA's policy may have had asked for.
+func (s *subject) accepts(a *ocsp.Answer) bool {
+	switch {
+	case a.Responder == ocsp.Stapled && s.policy.IgnoreStaple, s.policy.OCSPNonce && !a.Nonced:
+		return false
+	}
+	return s.policy.Allows(a.Algorithm)
 }
 
 // unknownRetry is how soon a responder is asked again about a certificate that it said "unknown" of.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"maps"
 	"slices"
 	"sync"
 
@@ -28,8 +29,13 @@ func (c *Checker) lists(s *subject) answer {
 		all.state = Unknown
 		s.reported(SourceReport{Source: trust.CRL, Origin: fromCertificate, Error: s.pointsErr.Error()}, all)
 	}
-	for _, held := range c.cfg.Lists.Lists(s.ca.ID) {
+	lists := c.cfg.Lists.Lists(s.ca.ID)
+	for _, held := range lists {
 		all.add(c.list(s, held, configured))
+	}
+	if len(lists) == 0 && len(s.policy.CRLs) > 0 {
+		all.state = Unknown // the keeper does not know of them: none that were read may pass for none that are named
+		s.reported(SourceReport{Source: trust.CRL, Origin: configured, Error: "the lists of the policy are not loaded"}, all)
 	}
 	for _, url := range c.pointURLs(s) {
 		held := c.cfg.Lists.HeldFor(url, s.issuer)
@@ -65,8 +71,44 @@ func originText(o outbound.Trust) string {
 
 // owners are the CAs whose places the keeper of lists knows.
 type owners struct {
-	sync.Mutex
-	known map[string][]crl.Place
+	mu     sync.Mutex
+	wanted map[string][]crl.Place // by the latest SetCAs
+	gone   map[string]bool        // of an earlier one, and not forgotten yet
+}
+
+// replace sets what is wanted, and returns what was before.
+func (o *owners) replace(wanted map[string][]crl.Place) (before map[string][]crl.Place) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before = o.wanted
+	if o.gone == nil {
+		o.gone = make(map[string]bool)
+	}
+	for id := range before {
+		o.gone[id] = true
+	}
+	o.wanted = wanted
+	return before
+}
+
+// settle returns what is wanted, and which CAs are so no more.
+func (o *owners) settle() (wanted map[string][]crl.Place, gone []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id := range o.gone {
+		if _, ok := o.wanted[id]; !ok {
+			gone = append(gone, id)
+		}
+	}
+	o.gone = nil
+	return o.wanted, gone
+}
+
+// ids are the CAs that have places.
+func (o *owners) ids() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Collect(maps.Keys(o.wanted))
 }
 
 // add joins what another list says.
@@ -189,6 +231,37 @@ func (c *Checker) mayIssue(s *subject, signer *x509.Certificate) bool {
 	return len(path) > 0
 }
 
+// KnownRevoked reports whether a certificate is known, from memory and under no policy, to be revoked by its issuer's own
+// ledger, or by a list of that very key. It is for the certificates of OCSP responders.
+func (c *Checker) KnownRevoked(cert, issuer *x509.Certificate) bool {
+	if _, ok := c.cfg.Index.Lookup(pkix.CertIDOf(cert, issuer)); ok {
+		return true
+	}
+	if c.cfg.Lists == nil {
+		return false
+	}
+	points, _, _ := pkix.CertificateDistributionPoints(cert) // those that cannot be read name no list that is held
+	var held []*crl.Held
+	for _, p := range points[:min(len(points), maxPoints)] {
+		for _, url := range p.URLs() {
+			held = append(held, c.cfg.Lists.HeldFor(url, issuer))
+		}
+	}
+	for _, id := range c.owners.ids() {
+		held = append(held, c.cfg.Lists.Lists(id)...)
+	}
+	return slices.ContainsFunc(held, func(h *crl.Held) bool {
+		if h == nil || h.List == nil || !bytes.Equal(h.List.Issuer().RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
+			return false
+		}
+		if _, covers := h.List.Covers(cert, points, cert.BasicConstraintsValid && cert.IsCA); !covers {
+			return false
+		}
+		_, revoked := h.List.Lookup(cert.RawIssuer, pkix.SerialOf(cert.SerialNumber))
+		return revoked
+	})
+}
+
 // pointURLs are the addresses of lists in the certificate that are not configured as well.
 func (c *Checker) pointURLs(s *subject) []string {
 	if s.policy.IgnoreCDP {
@@ -238,9 +311,10 @@ func (c *Checker) dueLists(s *subject) []func(context.Context) {
 	return fetches
 }
 
-// SetCAs tells the keepers which places are configured, by the CAs in force; those of other CAs are forgotten. What is
-// new is loaded before it returns, as far as ctx lets it: problems are logged, held against the certificates they are
-// about, and tried again by the keepers' Run.
+// SetCAs tells the keepers which places are configured, by the CAs that are about to be in force. What is new is loaded
+// before it returns, as far as ctx lets it: problems are logged, held against the certificates they are about, and tried
+// again by the keepers' Run. Places of the CAs before stay, since certificates are still judged by them, until
+// [Checker.ForgetCAs]. Calls of the two must not overlap.
 func (c *Checker) SetCAs(ctx context.Context, cas []trust.CA) {
 	if c.cfg.Sets != nil {
 		c.cfg.Sets.SetPlaces(ctx, cas)
@@ -250,29 +324,52 @@ func (c *Checker) SetCAs(ctx context.Context, cas []trust.CA) {
 	}
 	wanted := make(map[string][]crl.Place)
 	for _, ca := range cas {
-		places := make([]crl.Place, 0, len(ca.Policy.CRLs))
-		for _, address := range ca.Policy.CRLs {
-			places = append(places, crl.Place{
-				Address: address, Origin: outbound.FromOperator, Issuers: slices.Concat(ca.Anchors, ca.Intermediates),
-				Allows: ca.Policy.Allows, Refresh: ca.Policy.Refresh,
-			})
-		}
-		wanted[ca.ID] = places
+		wanted[ca.ID] = configuredPlaces(ca)
 	}
-	c.owners.Lock()
-	defer c.owners.Unlock()
-	for id := range c.owners.known {
-		if wanted[id] == nil {
-			c.cfg.Lists.SetPlaces(id, nil)
-		}
-	}
+	before := c.owners.replace(wanted)
 	for id, places := range wanted {
-		c.cfg.Lists.SetPlaces(id, places)
+		c.cfg.Lists.SetPlaces(id, append(slices.Clip(places), missing(before[id], places)...))
 	}
-	c.owners.known = wanted
 	if err := c.cfg.Lists.LoadAll(ctx); err != nil {
 		c.cfg.Logger.ErrorContext(ctx, "lists of revoked certificates could not be loaded: certificates that they are about are judged as the policy says", "error", err)
 	}
+}
+
+// ForgetCAs has the keepers forget the places that the latest [Checker.SetCAs] did not name. It is called once nobody
+// judges by the CAs before any more.
+func (c *Checker) ForgetCAs() {
+	if c.cfg.Sets != nil {
+		c.cfg.Sets.Forget()
+	}
+	if c.cfg.Lists == nil {
+		return
+	}
+	wanted, gone := c.owners.settle()
+	for id, places := range wanted {
+		c.cfg.Lists.SetPlaces(id, places)
+	}
+	for _, id := range gone {
+		c.cfg.Lists.SetPlaces(id, nil)
+	}
+}
+
+// configuredPlaces are the lists that the policy of a CA names.
+func configuredPlaces(ca trust.CA) []crl.Place {
+	places := make([]crl.Place, 0, len(ca.Policy.CRLs))
+	for _, address := range ca.Policy.CRLs {
+		places = append(places, crl.Place{
+			Address: address, Origin: outbound.FromOperator, Issuers: slices.Concat(ca.Anchors, ca.Intermediates),
+			Allows: ca.Policy.Allows, Refresh: ca.Policy.Refresh,
+		})
+	}
+	return places
+}
+
+// missing are the places of a whose address b does not have.
+func missing(a, b []crl.Place) []crl.Place {
+	return slices.DeleteFunc(slices.Clone(a), func(p crl.Place) bool {
+		return slices.ContainsFunc(b, func(q crl.Place) bool { return q.Address == p.Address })
+	})
 }
 
 // listReport is the part of a report about a list.

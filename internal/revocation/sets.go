@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -35,7 +36,10 @@ type SetKeeper struct {
 	cfg  SetKeeperConfig
 	held atomic.Pointer[map[string]*heldSet]
 
+	reading chan struct{} // has room for the one who reads places
+
 	changing sync.Mutex // held to replace what held points to
+	wanted   map[string]bool
 }
 
 // heldSet is what is known of one place. Immutable.
@@ -43,9 +47,9 @@ type heldSet struct {
 	set       *crlset.Set // nil: none was ever read
 	err       error       // of the last attempt
 	attempted time.Time
-	next      time.Time // the next attempt; for a file only after a failure
-	stamp     string    // of the file as it was read: size and time
-	etag      string
+	next      time.Time // not tried before; zero for a file that was read
+	stamp     string    // of the file whose set was taken: size and time
+	etag      string    // of the answer whose set was taken
 	modified  string
 }
 
@@ -66,7 +70,7 @@ func NewSetKeeper(c SetKeeperConfig) *SetKeeper {
 	if c.OnChange == nil {
 		c.OnChange = func([]pkix.KeyID) {}
 	}
-	k := &SetKeeper{cfg: c}
+	k := &SetKeeper{cfg: c, reading: make(chan struct{}, 1)}
 	k.held.Store(&map[string]*heldSet{})
 	return k
 }
@@ -74,19 +78,30 @@ func NewSetKeeper(c SetKeeperConfig) *SetKeeper {
 // at is what is known of a place; nil when it is not one of the configured.
 func (k *SetKeeper) at(place string) *heldSet { return (*k.held.Load())[place] }
 
-// SetPlaces keeps the CRLSets that the policies of the CAs name and forgets others. New ones are read before it returns.
+// SetPlaces keeps the CRLSets that the policies of the CAs name, beside those of before until [SetKeeper.Forget]. New
+// ones are read before it returns, as far as ctx lets it.
 func (k *SetKeeper) SetPlaces(ctx context.Context, cas []trust.CA) {
 	k.changing.Lock()
-	known := *k.held.Load()
-	next := make(map[string]*heldSet)
+	k.wanted = make(map[string]bool)
+	next := maps.Clone(*k.held.Load())
 	for _, ca := range cas {
 		for _, place := range ca.Policy.CRLSets {
-			next[place] = cmp.Or(known[place], &heldSet{})
+			k.wanted[place] = true
+			next[place] = cmp.Or(next[place], &heldSet{})
 		}
 	}
 	k.held.Store(&next)
 	k.changing.Unlock()
 	k.refresh(ctx)
+}
+
+// Forget drops the sets that the latest [SetKeeper.SetPlaces] did not name.
+func (k *SetKeeper) Forget() {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	next := maps.Clone(*k.held.Load())
+	maps.DeleteFunc(next, func(place string, _ *heldSet) bool { return !k.wanted[place] })
+	k.held.Store(&next)
 }
 
 // Run keeps the sets current until ctx ends.
@@ -103,9 +118,13 @@ func (k *SetKeeper) Run(ctx context.Context) error {
 	}
 }
 
-// refresh reads what is due. A set that changed is in force before OnChange is called.
+// refresh reads what is due, one at a time in the whole keeper. A set that changed is in force before OnChange is called.
 func (k *SetKeeper) refresh(ctx context.Context) {
-	k.changing.Lock()
+	select {
+	case k.reading <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
 	changed := false
 	for place, old := range *k.held.Load() {
 		next := k.look(ctx, place, old)
@@ -116,43 +135,54 @@ func (k *SetKeeper) refresh(ctx context.Context) {
 			k.cfg.Logger.ErrorContext(ctx, "CRLSet not read, what was known stays", "place", place, "error", next.err)
 		}
 		changed = changed || next.set != old.set
-		all := make(map[string]*heldSet)
-		for p, h := range *k.held.Load() {
-			all[p] = h
-		}
-		all[place] = next
-		k.held.Store(&all)
+		k.put(place, next)
 	}
-	k.changing.Unlock()
+	<-k.reading
 	if changed {
 		k.cfg.OnChange(nil)
+	}
+}
+
+// put swaps in what is known of a place, unless it was forgotten meanwhile.
+func (k *SetKeeper) put(place string, h *heldSet) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	next := maps.Clone(*k.held.Load())
+	if next[place] != nil {
+		next[place] = h
+		k.held.Store(&next)
 	}
 }
 
 // look returns what is known of a place now: the same value when there is nothing new.
 func (k *SetKeeper) look(ctx context.Context, place string, old *heldSet) *heldSet {
 	now := k.cfg.Now()
+	if now.Before(old.next) {
+		return old
+	}
 	next := *old
 	next.attempted = now
-	var raw []byte
-	var err error
+	read := readChanged
 	if trust.IsURL(place) {
-		if now.Before(old.next) {
-			return old
-		}
 		next.next = now.Add(setInterval)
-		raw, err = k.fetch(ctx, place, &next)
-	} else {
-		raw, err = readChanged(place, &next)
-		if errors.Is(err, errUnchanged) {
-			return old
-		}
+		read = func(url string, h *heldSet) ([]byte, error) { return k.fetch(ctx, url, h) }
 	}
-	if err == nil && raw != nil {
+	raw, err := read(place, &next)
+	switch {
+	case errors.Is(err, errUnchanged) && old.err == nil && old.next.IsZero():
+		return old // a file, which is looked at every second
+	case errors.Is(err, errUnchanged):
+		next.err = nil
+		return &next
+	case err == nil:
 		err = next.take(raw)
 	}
 	if next.err = err; err != nil {
+		// What marks a set as read is of one that was taken.
+		next.stamp, next.etag, next.modified = old.stamp, old.etag, old.modified
 		next.next = now.Add(setRetry)
+	} else if !trust.IsURL(place) {
+		next.next = time.Time{}
 	}
 	return &next
 }
@@ -170,16 +200,13 @@ func (h *heldSet) take(raw []byte) error {
 	return nil
 }
 
+// errUnchanged says that a place has what was read last.
 var errUnchanged = errors.New("unchanged")
 
 // readChanged reads a file that is not the one that was read last.
 func readChanged(path string, h *heldSet) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		if h.err != nil && h.stamp == "" {
-			return nil, errUnchanged
-		}
-		h.stamp = ""
 		return nil, err
 	}
 	stamp := strconv.FormatInt(info.Size(), 10) + " " + info.ModTime().String()
@@ -198,7 +225,7 @@ func readChanged(path string, h *heldSet) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, maxSet+1)) // crlset.Parse refuses what was cut
 }
 
-// fetch asks a URL; nil without an error when it has nothing new.
+// fetch asks a URL.
 func (k *SetKeeper) fetch(ctx context.Context, url string, h *heldSet) ([]byte, error) {
 	if k.cfg.HTTP == nil {
 		return nil, errors.New("nothing is fetched here")
@@ -211,11 +238,10 @@ func (k *SetKeeper) fetch(ctx context.Context, url string, h *heldSet) ([]byte, 
 	}
 	defer resp.Body.Close()
 	if resp.NotModified {
-		return nil, nil
+		return nil, errUnchanged
 	}
-	raw, err := io.ReadAll(resp.Body)
 	h.etag, h.modified = resp.ETag, resp.LastModified
-	return raw, err
+	return io.ReadAll(resp.Body)
 }
 
 // judge is what a set says of a certificate, as Chromium applies it: a blocked key of the certificate, of its issuer or

@@ -68,6 +68,7 @@ type Answer struct {
 	Responder  string    // URL, or Stapled
 	Signer     string    // subject of the certificate that signed
 	Algorithm  string
+	Nonced     bool // it repeats a nonce that we sent
 
 	Err     error     // why the latest attempt failed; nil when it did not
 	Asked   time.Time // the latest attempt
@@ -105,7 +106,13 @@ type Client struct {
 
 	work    sync.WaitGroup // questions in progress
 	asking  sync.Mutex
-	flights map[pkix.CertID]*flight
+	flights map[flightKey]*flight
+}
+
+// flightKey tells questions apart that must not share an answer.
+type flightKey struct {
+	id    pkix.CertID
+	nonce bool
 }
 
 type counters struct{ good, revoked, unknown, failed, stapled, stapledRefused atomic.Uint64 }
@@ -133,7 +140,7 @@ func New(c Config) *Client {
 	c.Skew = cmp.Or(c.Skew, 5*time.Minute)
 	c.MaxEntries = cmp.Or(c.MaxEntries, 200_000)
 	c.Budget = cmp.Or(c.Budget, 8*time.Second)
-	return &Client{cfg: c, answers: make(map[pkix.CertID]*Answer), flights: make(map[pkix.CertID]*flight)}
+	return &Client{cfg: c, answers: make(map[pkix.CertID]*Answer), flights: make(map[flightKey]*flight)}
 }
 
 // Metrics returns the counters of now.
@@ -163,13 +170,13 @@ func (c *Client) Cached(id pkix.CertID) *Answer {
 // its budget is used up. The answer's Err says what failed; ctx ending gives an answer with ctx's error that is not
 // remembered.
 func (c *Client) Ask(ctx context.Context, q Query) *Answer {
-	id := pkix.CertIDOf(q.Cert, q.Issuer)
+	key := flightKey{pkix.CertIDOf(q.Cert, q.Issuer), q.Nonce}
 	c.asking.Lock()
-	f := c.flights[id]
+	f := c.flights[key]
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
-		c.flights[id] = f
-		c.work.Go(func() { c.fly(ctx, id, q, f) })
+		c.flights[key] = f
+		c.work.Go(func() { c.fly(ctx, key, q, f) })
 	}
 	c.asking.Unlock()
 	select {
@@ -182,13 +189,13 @@ func (c *Client) Ask(ctx context.Context, q Query) *Answer {
 
 // fly performs the question. It has a budget of its own: the first caller's patience must not decide for those that
 // joined it.
-func (c *Client) fly(ctx context.Context, id pkix.CertID, q Query, f *flight) {
+func (c *Client) fly(ctx context.Context, key flightKey, q Query, f *flight) {
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Budget)
 	defer cancel()
 	fresh, err := c.question(asking, q)
-	f.answer = c.remember(id, fresh, err)
+	f.answer = c.remember(key.id, fresh, err)
 	c.asking.Lock()
-	delete(c.flights, id)
+	delete(c.flights, key)
 	c.asking.Unlock()
 	close(f.done)
 }
@@ -241,15 +248,20 @@ func (c *Client) remember(id pkix.CertID, fresh *Answer, err error) *Answer {
 	return next
 }
 
-// evictLocked makes room: of a handful of entries, as the map gives them, the one asked about longest ago goes.
+// evictLocked makes room: of a handful of entries, as the map gives them, the one asked about longest ago goes, and one
+// that says "revoked" only where all of them do.
 func (c *Client) evictLocked() {
 	const look = 16
 	var oldest pkix.CertID
 	var at time.Time
 	n := 0
 	for id, a := range c.answers {
-		if n == 0 || a.Asked.Before(at) {
-			oldest, at = id, a.Asked
+		asked := a.Asked
+		if a.Checked && a.Status == pkix.OCSPRevoked {
+			asked = asked.AddDate(100, 0, 0)
+		}
+		if n == 0 || asked.Before(at) {
+			oldest, at = id, asked
 		}
 		if n++; n == look {
 			break

@@ -155,12 +155,13 @@ func (c *Client) check(q Query, der, nonce []byte) (*Answer, error) {
 	a := &Answer{
 		Checked: true, Status: single.Status, Reason: single.Reason, RevokedAt: single.RevokedAt, ProducedAt: r.ProducedAt,
 		ThisUpdate: single.ThisUpdate, NextUpdate: single.NextUpdate, Signer: pkix.DNString(signer.RawSubject),
-		Algorithm: r.SignatureAlgorithm(),
+		Algorithm: r.SignatureAlgorithm(), Nonced: nonce != nil,
 	}
 	return a, a.times(q, now, c.cfg.Skew)
 }
 
-// times checks thisUpdate, nextUpdate and producedAt, and sets Expires.
+// times checks thisUpdate, nextUpdate and producedAt, and sets Expires. An answer that says "revoked" is not refused for its
+// age: who is revoked stays so until a later answer says otherwise.
 func (a *Answer) times(q Query, now time.Time, skew time.Duration) error {
 	a.Expires = a.NextUpdate
 	if a.NextUpdate.IsZero() {
@@ -169,7 +170,7 @@ func (a *Answer) times(q Query, now time.Time, skew time.Duration) error {
 		if refresh <= 0 {
 			refresh = 5 * time.Minute
 		}
-		if age := now.Sub(a.ThisUpdate); age > refresh+skew {
+		if age := now.Sub(a.ThisUpdate); age > refresh+skew && a.Status != pkix.OCSPRevoked {
 			return fmt.Errorf("%w: it has no nextUpdate and its thisUpdate, %s, is %s ago", ErrTimes, stamp(a.ThisUpdate), age.Round(time.Second))
 		}
 		a.Expires = now.Add(refresh)
@@ -181,7 +182,7 @@ func (a *Answer) times(q Query, now time.Time, skew time.Duration) error {
 		return fmt.Errorf("%w: producedAt %s is in the future", ErrTimes, stamp(a.ProducedAt))
 	case !a.NextUpdate.IsZero() && a.NextUpdate.Before(a.ThisUpdate):
 		return fmt.Errorf("%w: nextUpdate %s is before thisUpdate", ErrTimes, stamp(a.NextUpdate))
-	case now.After(a.Expires.Add(q.Grace + skew)):
+	case now.After(a.Expires.Add(q.Grace+skew)) && a.Status != pkix.OCSPRevoked:
 		return fmt.Errorf("%w: nextUpdate %s has passed", ErrTimes, stamp(a.NextUpdate))
 	}
 	if now.After(a.Expires) {

@@ -186,14 +186,14 @@ func newCACRL(e env) *cobra.Command {
 	return c
 }
 
-// readBounded reads at most limit bytes and refuses more.
-func readBounded(r io.Reader, limit int64) ([]byte, error) {
+// readBounded reads at most limit bytes and refuses more; what names the input for the error.
+func readBounded(what string, r io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, &usageError{err: fmt.Errorf("standard input is larger than %d bytes", limit)}
+		return nil, &usageError{err: fmt.Errorf("%s is larger than %d bytes", what, limit)}
 	}
 	return data, nil
 }

@@ -188,5 +188,5 @@ func readInput(e env, path string) ([]byte, error) {
 		}
 		return data, nil
 	}
-	return readBounded(e.stdin, pkix.MaxCSRBytes+1)
+	return readBounded("standard input", e.stdin, pkix.MaxCSRBytes+1)
 }

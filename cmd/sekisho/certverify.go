@@ -127,33 +127,36 @@ func (f *verifyFlags) input(path string) (o verify.Offline, leaf *x509.Certifica
 		return o, nil, nil, err
 	}
 	for _, name := range f.ocsp {
-		der, err := os.ReadFile(name)
+		der, err := readBoundedFile(name)
 		if err != nil {
 			return o, nil, nil, err
 		}
 		if len(der) == 0 { // which a handshake means as "nothing stapled", and would be passed over
 			return o, nil, nil, fmt.Errorf("%s is empty: name a file with an OCSP answer in DER", name)
 		}
-		o.OCSP = append(o.OCSP, der)
+		o.OCSP = append(o.OCSP, verify.OCSPAnswer{Name: name, DER: der})
 	}
 	return o, chain[0], chain[1:], nil
 }
 
-// maxCertificateFile bounds a file of certificates, in bytes.
-const maxCertificateFile = 16 << 20
+// maxInputFile bounds a file of certificates or an OCSP answer, in bytes.
+const maxInputFile = 16 << 20
+
+// readBoundedFile reads a file that is not too large to be what it is named for.
+func readBoundedFile(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readBounded(name, file, maxInputFile)
+}
 
 // readCertificates reads the certificates of PEM or DER files.
 func readCertificates(names []string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
 	for _, name := range names {
-		info, err := os.Stat(name)
-		if err != nil {
-			return nil, err
-		}
-		if info.Size() > maxCertificateFile {
-			return nil, fmt.Errorf("%s has %d bytes; at most %d are read", name, info.Size(), maxCertificateFile)
-		}
-		data, err := os.ReadFile(name)
+		data, err := readBoundedFile(name)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,15 @@ func (ca *opensslCA) write(name string, data []byte) string {
 	return ca.file(name)
 }
 
+func (ca *opensslCA) read(path string) []byte {
+	ca.t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		ca.t.Fatal(err)
+	}
+	return data
+}
+
 func (ca *opensslCA) openssl(args ...string) {
 	ca.t.Helper()
 	if out, err := exec.Command("openssl", args...).CombinedOutput(); err != nil {
@@ -198,10 +208,7 @@ func (ca *opensslCA) ocsp(leaf string) string {
 // changed copies a file with its last byte, which is the signature's, flipped.
 func (ca *opensslCA) changed(name string) string {
 	ca.t.Helper()
-	data, err := os.ReadFile(ca.file(name))
-	if err != nil {
-		ca.t.Fatal(err)
-	}
+	data := ca.read(ca.file(name))
 	data[len(data)-1] ^= 1
 	return ca.write("changed-"+name, data)
 }
@@ -209,10 +216,7 @@ func (ca *opensslCA) changed(name string) string {
 // truncated copies the first half of a file.
 func (ca *opensslCA) truncated(name string) string {
 	ca.t.Helper()
-	data, err := os.ReadFile(ca.file(name))
-	if err != nil {
-		ca.t.Fatal(err)
-	}
+	data := ca.read(ca.file(name))
 	return ca.write("truncated-"+name, data[:len(data)/2])
 }
 
@@ -371,4 +375,54 @@ func TestCertVerifyLeafOnly(t *testing.T) {
 	}
 	certVerify(t, identity.RevocationUnknown, args...)
 	certVerify(t, identity.OK, append(args, "--leaf-only")...)
+}
+
+// Of several OCSP answers the latest counts, in whatever order they are named; one that is out of date is a source that
+// says nothing, unless it says revoked.
+func TestCertVerifyOCSPAnswers(t *testing.T) {
+	ca := newOpensslCA(t, "Answering CA")
+	roots, good, bad := ca.file("ca.pem"), ca.file("good.pem"), ca.file("bad.pem")
+	index := ca.read(ca.file("index.txt"))
+	later := ca.ocsp("good")
+	// The same responder before the revocation: the line says V, and has no time of revocation.
+	before := regexp.MustCompile(`(?m)^R\t(\S+)\t\S+\t`).ReplaceAllString(string(index), "V\t$1\t\t")
+	if before == string(index) {
+		t.Fatalf("nothing is revoked in %s", index)
+	}
+	ca.write("index.txt", []byte(before))
+	older := ca.write("older.ocsp", ca.read(ca.ocsp("bad")))
+	ca.write("index.txt", index)
+	time.Sleep(1100 * time.Millisecond) // the times in answers are whole seconds
+	newer := ca.ocsp("bad")
+	after := time.Now().Add(72 * time.Hour).Format(time.RFC3339) // the answers are for a day
+	for name, tt := range map[string]struct {
+		want identity.Reason
+		args []string
+	}{
+		"older alone":             {identity.OK, []string{bad, "--ocsp", older}},
+		"older, newer":            {identity.Revoked, []string{bad, "--ocsp", older, "--ocsp", newer}},
+		"newer, older":            {identity.Revoked, []string{bad, "--ocsp", newer, "--ocsp", older}},
+		"good, out of date":       {identity.RevocationUnknown, []string{good, "--ocsp", later, "--at", after}},
+		"good, in grace":          {identity.OK, []string{good, "--ocsp", later, "--at", after, "--grace", "72h"}},
+		"good, out of date, soft": {identity.OK, []string{good, "--ocsp", later, "--at", after, "--soft"}},
+		"revoked, out of date":    {identity.Revoked, []string{bad, "--ocsp", newer, "--at", after}},
+	} {
+		_, stderr, code := sekisho(t, "", append([]string{"cert", "verify", "--roots", roots}, tt.args...)...)
+		if want := map[bool]int{true: 0, false: 1}[tt.want == identity.OK]; code != want || !strings.Contains(stderr, string(tt.want)) {
+			t.Errorf("%s: exit %d, want %d and %q: %s", name, code, want, tt.want, stderr)
+		}
+	}
+}
+
+func TestCertVerifyAllowSHA1(t *testing.T) {
+	ca := newOpensslCA(t, "Old CA")
+	leaf := ca.file("sha1.pem")
+	ca.openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", ca.file("sha1.key"), "-subj", "/CN=sha1", "-out", ca.file("sha1.csr"))
+	ca.openssl("x509", "-req", "-sha1", "-in", ca.file("sha1.csr"), "-CA", ca.file("ca.pem"), "-CAkey", ca.file("ca.key"), "-set_serial", "77", "-days", "2", "-out", leaf)
+	if _, stderr, code := sekisho(t, "", "cert", "verify", leaf, "--roots", ca.file("ca.pem")); code != 1 || !strings.Contains(stderr, string(identity.WeakSignature)) {
+		t.Errorf("without the flag: exit %d: %s", code, stderr)
+	}
+	if _, stderr, code := sekisho(t, "", "cert", "verify", leaf, "--roots", ca.file("ca.pem"), "--allow-sha1"); code != 0 {
+		t.Errorf("with the flag: exit %d: %s", code, stderr)
+	}
 }

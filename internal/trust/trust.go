@@ -29,14 +29,11 @@ type CA struct {
 
 // Set is an immutable set of CAs. The nil Set trusts nobody.
 type Set struct {
-	cas           []CA
-	roots         *x509.CertPool
-	intermediates *x509.CertPool
-	hints         *x509.CertPool
-	extra         []*x509.Certificate
-	byAnchor      map[string]int // position in cas, by an anchor's DER
-	groups        []Group
-	digest        [32]byte
+	cas      []CA
+	hints    *x509.CertPool
+	byAnchor map[string]int // position in cas, by an anchor's DER
+	groups   []Group
+	digest   [32]byte
 }
 
 // ErrNotCA is wrapped by the error for an anchor that says it is no CA (basicConstraints CA:FALSE).
@@ -46,7 +43,8 @@ var ErrNotCA = errors.New("not a CA certificate")
 // the extension is taken (X.509 v1, and what openssl makes without configuration). An empty list gives a set that
 // trusts nobody.
 func NewSet(cas []CA) (*Set, error) {
-	s := &Set{cas: slices.Clone(cas), roots: x509.NewCertPool(), intermediates: x509.NewCertPool(), hints: x509.NewCertPool(), byAnchor: make(map[string]int)}
+	s := &Set{cas: slices.Clone(cas), hints: x509.NewCertPool(), byAnchor: make(map[string]int)}
+	var intermediates []*x509.Certificate
 	var judged [][64]byte // each anchor's fingerprint, and what its clients are judged by
 	for i, ca := range cas {
 		policy, err := ca.Policy.digest()
@@ -60,18 +58,16 @@ func NewSet(cas []CA) (*Set, error) {
 			if _, ok := s.byAnchor[string(c.Raw)]; !ok {
 				s.byAnchor[string(c.Raw)] = i
 			}
-			s.roots.AddCert(c)
 			s.hints.AddCert(c)
 			print := pkix.FingerprintOf(c.Raw)
 			judged = append(judged, [64]byte(append(print[:], policy[:]...)))
 		}
 		for _, c := range ca.Intermediates {
-			s.intermediates.AddCert(c)
 			s.hints.AddCert(c)
-			s.extra = append(s.extra, c)
+			intermediates = append(intermediates, c)
 		}
 	}
-	s.groups = groupsOf(cas, s.extra)
+	s.groups = groupsOf(cas, intermediates)
 	slices.SortFunc(judged, func(a, b [64]byte) int { return bytes.Compare(a[:], b[:]) })
 	h := sha256.New()
 	for _, j := range slices.Compact(judged) {
@@ -106,23 +102,6 @@ func (s *Set) CAOf(anchor *x509.Certificate) *CA {
 		return nil
 	}
 	return &s.cas[i]
-}
-
-// Roots is the pool of anchors for crypto/x509, nil for the nil Set: callers must refuse then, since a nil pool means
-// the system's roots to crypto/x509.
-func (s *Set) Roots() *x509.CertPool {
-	if s == nil {
-		return nil
-	}
-	return s.roots
-}
-
-// Intermediates are the certificates that path building may use beside those the client sent.
-func (s *Set) Intermediates() []*x509.Certificate {
-	if s == nil {
-		return nil
-	}
-	return s.extra
 }
 
 // Groups are the anchors of the set, by what their policies say about paths; none for the set that trusts nobody.

@@ -62,7 +62,7 @@ func TestDigestIsOfAnchorsAndPolicies(t *testing.T) {
 
 func TestNilSetTrustsNobody(t *testing.T) {
 	var s *trust.Set
-	if s.Roots() != nil || s.Hints() != nil || s.CAs() != nil || s.Intermediates() != nil {
+	if s.Groups() != nil || s.Hints() != nil || s.CAs() != nil {
 		t.Error("the nil set holds something")
 	}
 	if s.Digest() != set(t).Digest() {

@@ -112,7 +112,7 @@ func (s *Server) resolveAll(conns []*conn) {
 	}
 	close(next)
 	for range min(len(conns), maxResolving) {
-		s.work.Go(func() {
+		s.errands.Go(func() {
 			for c := range next {
 				if s.isClosing() {
 					return
@@ -161,8 +161,8 @@ func (c *conn) cutNow(reason string) {
 	}
 	defer close(c.link.closed)
 	c.server.counters.cut.add(reason)
-	if c.closers.run(&c.server.work, reason, closerPatience) {
-		c.server.work.Go(func() {
+	if c.closers.run(&c.server.errands, reason, closerPatience) {
+		c.server.errands.Go(func() {
 			c.awaitEnd()
 			c.hangUp()
 		})

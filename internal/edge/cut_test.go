@@ -443,7 +443,7 @@ func TestClosers(t *testing.T) {
 	release := make(chan struct{})
 	l.register(func(string) { ran.Add(1) })
 	l.register(func(string) { <-release })
-	var work sync.WaitGroup
+	var work errands
 	start := time.Now()
 	if !l.run(&work, "revoked", 5*time.Millisecond) {
 		t.Error("nothing ran")

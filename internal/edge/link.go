@@ -195,7 +195,7 @@ func (l *closers) register(fn func(reason string)) (unregister func()) {
 
 // run calls what is registered, each on its own goroutine counted in work, and waits for them up to limit. It reports
 // whether there were any.
-func (l *closers) run(work *sync.WaitGroup, reason string, limit time.Duration) bool {
+func (l *closers) run(work *errands, reason string, limit time.Duration) bool {
 	l.mu.Lock()
 	fns := l.fns
 	l.fns, l.ran, l.reason = nil, true, reason

@@ -33,6 +33,7 @@ type Server struct {
 	refusals  refusals
 
 	work      sync.WaitGroup // connections, from accept to close, and requests
+	errands   errands        // what a cut does beside its caller
 	accepting sync.WaitGroup // calls of Serve
 
 	mu        sync.Mutex
@@ -298,6 +299,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.work.Wait()
+		s.errands.Wait()
 		close(done)
 	}()
 	if !waitFor(ctx, done, s.cfg.Limits.DrainTimeout) {

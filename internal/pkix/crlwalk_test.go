@@ -183,7 +183,11 @@ func TestWalkSpeed(t *testing.T) {
 		best = min(best, time.Since(begin))
 	}
 	t.Logf("%d bytes in %v", len(c.Raw), best)
-	if best > 200*time.Millisecond { // 23 ms on an idle machine; the race detector and neighbours cost
+	if raceEnabled {
+		t.Log("the time is not judged: the race detector looks at every octet that is read")
+		return
+	}
+	if best > 200*time.Millisecond { // 23 ms on an idle machine; neighbours cost
 		t.Errorf("a million entries take %v", best)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -277,4 +278,33 @@ func TestServeCertificateFiles(t *testing.T) {
 	write("server.key", second.KeyPEM)
 	waitUntil(t, "the renewed certificate is served", func() bool { _, _, leaf := get(p, client.TLS()); return leaf.Equal(second.Cert) })
 	p.stop()
+}
+
+// TestShutdownDoesNotWaitForSources: a client whose source of revocation never answers is no reason to stop late.
+func TestShutdownDoesNotWaitForSources(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	o := newOutside(t)
+	p := o.trusting("on_failure: hard")
+	leaf := o.Client("client", testpki.Edit(func(c *x509.Certificate) {
+		c.CRLDistributionPoints = []string{"http://" + silent.Addr().String() + "/ca.crl"}
+	}))
+	conn, err := tls.Dial("tcp", p.edgeAddress(), p.tlsConfig(leaf.TLS()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	asked, err := silent.Accept() // the edge waits for the list now
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asked.Close()
+	begin := time.Now()
+	p.stop()
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("the server stopped after %v", took)
+	}
 }

@@ -307,7 +307,7 @@ func (s *server) buildAdmin(ctx context.Context) error {
 	c.SiteChanged, c.Reload, c.Hostnames = s.sites.Refresh, s.reload, s.cfg.Admin.Names
 	c.Hosts = func() []*site.Host { return s.sites.Load().Hosts() }
 	c.Base = s.sites.Base
-	c.Judge, c.Refusal = s.judge, s.edge.Refusal
+	c.Judge, c.Refusal, c.Usage = s.judge, s.edge.Refusal, s.usage
 	handler, err := admin.New(c)
 	if err != nil {
 		return err

@@ -125,6 +125,14 @@ func (s *server) judge(name string, chain []*x509.Certificate) (verify.Explanati
 	return x, nil
 }
 
+// usage reports whom a CA lets in only while its policy ignores extended key usages.
+func (s *server) usage(ca trust.CA) verify.UsageReport {
+	seen, since, leftOut := s.edge.WithoutClientAuth()
+	report := verify.UsageOf(ca, seen)
+	report.Since, report.LeftOut = since.UTC(), leftOut
+	return report
+}
+
 // revocationMetrics are the counters of the sources.
 func (s *server) revocationMetrics() telemetry.Revocation {
 	return telemetry.Revocation{

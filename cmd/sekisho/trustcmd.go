@@ -73,7 +73,7 @@ own are listed, too, and changed in the file only.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newTrustAdd(e), newTrustList(e), newTrustShow(e), newTrustPolicy(e), newTrustTie(e), newTrustUntie(e), newTrustRemove(e), newTrustCRL(e))
+	c.AddCommand(newTrustAdd(e), newTrustList(e), newTrustShow(e), newTrustPolicy(e), newTrustTie(e), newTrustUntie(e), newTrustRemove(e), newTrustCRL(e), newTrustEKU(e))
 	return c
 }
 

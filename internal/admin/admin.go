@@ -26,6 +26,7 @@ import (
 	"sekisho/internal/ca"
 	"sekisho/internal/principal"
 	"sekisho/internal/site"
+	"sekisho/internal/trust"
 	"sekisho/internal/verify"
 )
 
@@ -54,6 +55,8 @@ type Config struct {
 	Judge func(host string, chain []*x509.Certificate) (verify.Explanation, error)
 	// Refusal returns why a request was refused for its client's certificate; nil: the call answers 404.
 	Refusal func(requestID string) (verify.Explanation, bool)
+	// Usage reports whom a CA lets in only while its policy ignores extended key usages; nil: the call answers 404.
+	Usage func(ca trust.CA) verify.UsageReport
 	// Reload reads the configuration file again, or changes nothing and says why; nil: the call answers 404.
 	Reload      func(ctx context.Context) error
 	AccountID   string   // 32 lower hex; the one account

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"sekisho/internal/pkix"
+	"sekisho/internal/trust"
 	"sekisho/internal/verify"
 )
 
@@ -41,4 +42,28 @@ func (s *server) explainRefusal(_ context.Context, c *call, _ none) (verify.Expl
 			"no refusal for a certificate is remembered under "+clip(c.path("request"), 60)+": the latest 1024 are, until the server stops")
 	}
 	return x, nil
+}
+
+// explainUsage answers which clients of a CA were seen whose certificates lack clientAuth.
+func (s *server) explainUsage(ctx context.Context, c *call, _ none) (verify.UsageReport, error) {
+	if s.Usage == nil {
+		return verify.UsageReport{}, noRoute(c.url)
+	}
+	v, err := s.trustView(ctx)
+	if err != nil {
+		return verify.UsageReport{}, err
+	}
+	for _, o := range v.all() {
+		if o.ID != c.path("ca") {
+			continue
+		}
+		ca := trust.CA{ID: o.ID, Policy: o.Policy}
+		if o.Origin == managedID {
+			ca.ID = v.base.Managed.ID
+		}
+		report := s.Usage(ca)
+		report.CA = o.ID
+		return report, nil
+	}
+	return verify.UsageReport{}, noSuchCA(c.path("ca"))
 }

@@ -56,6 +56,7 @@ func (s *server) routes() []route {
 		{"PATCH", trusted + "/{ca}/policy", handle(s, "trust.update", s.patchPolicy)},
 		{"PUT", trusted + "/{ca}/hostnames", handle(s, "trust.update", s.putTrustHostnames)},
 		{"POST", trusted + "/{ca}/crls", handle(s, "trust.update", s.addCRLPlace)},
+		{"GET", trusted + "/{ca}/eku", handle(s, "trust.eku", s.explainUsage)},
 
 		{"GET", "/sekisho/ca", handle(s, "ca.show", s.showCA)},
 		{"GET", "/sekisho/ca/{name}/crl", handle(s, "ca.crl", s.showCRL)},

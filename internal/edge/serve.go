@@ -31,6 +31,7 @@ type Server struct {
 	live      liveTable
 	counters  counters
 	refusals  refusals
+	usages    usages
 
 	work      sync.WaitGroup // connections, from accept to close, and requests
 	errands   errands        // what a cut does beside its caller
@@ -53,6 +54,7 @@ func New(cfg Config) (*Server, error) {
 		crew: newCrew(), keys: newTicketKeys(cfg.Tickets, cfg.Seal), listeners: make(map[net.Listener]struct{}),
 	}
 	s.hosts.now = cfg.Now
+	s.usages.since = cfg.Now()
 	s.entry = s.count
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -248,6 +250,7 @@ func (s *Server) enter(hs *handshake, sock *socket, tlsConn *tls.Conn) *conn {
 		s.counters.judged.add(state)
 	}
 	s.live.add(c, first, now)
+	s.noteUsage(first, now)
 	// The connection's tls.Config leads to hs for as long as the connection lives; an old snapshot need not.
 	hs.snapshot, hs.host, hs.identity, hs.resumed = nil, nil, identity.Identity{}, nil
 	return c

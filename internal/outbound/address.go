@@ -90,14 +90,14 @@ func (c *Client) judge(addr netip.AddrPort, origin Trust) error {
 	}
 	for _, a := range forms {
 		switch {
+		case c.isSelf(netip.AddrPortFrom(a, addr.Port())): // even where Allow has the address: it is meant for other servers there
+			return refuse("our own listener")
 		case slices.ContainsFunc(c.config.Allow, contains(a)):
 			continue
 		case a.IsUnspecified():
 			return refuse("unspecified")
 		case a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 			return refuse("multicast or broadcast")
-		case c.isSelf(netip.AddrPortFrom(a, addr.Port())):
-			return refuse("our own listener")
 		case origin == FromOperator:
 			continue
 		}

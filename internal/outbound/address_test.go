@@ -117,8 +117,11 @@ func TestAddressSelf(t *testing.T) {
 		}
 	}
 	allowed := New(Config{Self: self, Allow: prefixes("192.0.2.1/32")})
-	if err := allowed.judge(own[0], FromCertificate); err != nil {
-		t.Errorf("allowed by the operator: %v", err)
+	if err := allowed.judge(own[0], FromCertificate); err == nil {
+		t.Error("our own listener is reached because its address is allowed")
+	}
+	if err := allowed.judge(netip.MustParseAddrPort("192.0.2.1:80"), FromCertificate); err != nil {
+		t.Errorf("another server at an allowed address: %v", err)
 	}
 }
 

@@ -7,8 +7,8 @@
 // name was resolved and again for every redirect; the address that was judged is
 // the one that is dialled, so a name that resolves anew to something else gains
 // nothing. IPv4 addresses inside IPv6 ones (mapped, compatible, 6to4, NAT64,
-// Teredo) are judged as what they lead to. [Config.Deny] comes first, then [Config.Allow],
-// then the defaults for the request's [Trust]. An address that the world
+// Teredo) are judged as what they lead to. [Config.Deny] and our own listeners come first, then
+// [Config.Allow], then the defaults for the request's [Trust]. An address that the world
 // translates to ours (NAT) is not known here to be ours: name it in Deny.
 //
 // It refuses: schemes other than http and https, user names in URLs, addresses

@@ -170,27 +170,12 @@ func seconds(text string) time.Duration {
 	if err != nil || n < 0 {
 		return 0
 	}
-	return min(time.Duration(min(n, int64(maxAgeBound/time.Second)))*time.Second, maxAgeBound)
-}
-
-// maxAge is how long a response is still fresh (RFC 9111, Section 4.2).
-func maxAge(h http.Header) time.Duration {
-	var age time.Duration
-	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
-		switch strings.ToLower(name) {
-		case "no-store", "no-cache":
-			return 0
-		case "max-age":
-			age = seconds(strings.Trim(value, `"`))
-		}
-	}
-	return max(age-seconds(h.Get("Age")), 0)
+	return min(time.Duration(min(n, int64(maxRetryAfter/time.Second)))*time.Second, maxRetryAfter)
 }
 
 // answer is the Response of an exchange that passed.
 func (x *exchange) answer(req Request) *Response {
-	r := &Response{Status: x.resp.StatusCode, MaxAge: maxAge(x.resp.Header), Body: x}
+	r := &Response{Status: x.resp.StatusCode, Body: x}
 	if v := x.resp.Header.Get("ETag"); len(v) <= maxValidator {
 		r.ETag = v
 	}

@@ -25,7 +25,7 @@ const (
 	maxURL           = 4096
 	maxHeaderBytes   = 64 << 10 // of one response, interim responses included
 	maxValidator     = 1024     // of an ETag or Last-Modified that is kept or sent
-	maxAgeBound      = 365 * 24 * time.Hour
+	maxRetryAfter    = 365 * 24 * time.Hour
 )
 
 // Config is how a client behaves.
@@ -88,7 +88,8 @@ const (
 	// (RFC 1918) pass: a company's CA has its CRLs there.
 	FromCertificate Trust = iota
 	// FromOperator means that the operator wrote it down. Refused are multicast and
-	// unspecified addresses and our own listeners.
+	// unspecified addresses and our own listeners. A redirect to another server is
+	// FromCertificate from there on.
 	FromOperator
 )
 
@@ -113,7 +114,6 @@ type Response struct {
 	NotModified  bool
 	ETag         string
 	LastModified string
-	MaxAge       time.Duration // how long the answer is fresh by its Cache-Control and Age; 0: it does not say
 	// Body must be closed. Reading past MaxBytes is ErrTooLarge, past the
 	// deadline ErrTimeout; a body that ends early is an error too.
 	Body io.ReadCloser
@@ -318,8 +318,16 @@ func (c *Client) follow(ctx context.Context, u *url.URL, req Request) (*exchange
 		case len(seen) > c.config.MaxRedirects:
 			return nil, fmt.Errorf("%w: more than %d, the last to %.200s", ErrRedirect, c.config.MaxRedirects, next)
 		}
+		if !sameServer(u, next) {
+			req.Origin = FromCertificate // the operator wrote down where to ask, not where that leads
+		}
 		u = next
 	}
+}
+
+// sameServer reports whether a redirect stays where it was, or goes on to the standard port of https there.
+func sameServer(from, to *url.URL) bool {
+	return strings.EqualFold(from.Hostname(), to.Hostname()) && (portOf(from) == portOf(to) || to.Scheme == "https" && portOf(to) == "443")
 }
 
 // at says where redirects led to before the error.
@@ -351,6 +359,9 @@ func redirected(resp *http.Response, from *url.URL, method string) (*url.URL, er
 	}
 	if err := checkURL(next); err != nil {
 		return nil, fmt.Errorf("%w: Location: %w", ErrRedirect, err)
+	}
+	if from.Scheme == "https" && next.Scheme == "http" {
+		return nil, fmt.Errorf("%w: from https to http", ErrRedirect)
 	}
 	return next, nil
 }

@@ -10,7 +10,8 @@
 //
 // It refuses sets over the bounds, another Version, ContentTypes other than
 // "CRLSet", hashes that are not of 32 octets, a parent that comes twice, a serial
-// number without octets, and octets after the last parent. Keys of the header
+// number without octets, octets after the last parent, and another number of parents than
+// the header's NumParents, where that is given. Keys of the header
 // that it does not know are read over, and a comma before a closing bracket is
 // taken, as Chromium does.
 //
@@ -96,14 +97,17 @@ func (s *Set) parse() error {
 	if at > len(s.raw) {
 		return errors.New("it ends in the header")
 	}
-	if err := s.parseHeader(s.raw[2:at]); err != nil {
+	parents, err := s.parseHeader(s.raw[2:at])
+	if err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
 	for at < len(s.raw) {
-		var err error
 		if at, err = s.parseParent(at); err != nil {
 			return fmt.Errorf("parent %d: %w", len(s.order)+1, err)
 		}
+	}
+	if parents >= 0 && parents != len(s.order) { // nothing else tells a set that was cut between two parents from a whole one
+		return fmt.Errorf("it has %d parents, and says %d", len(s.order), parents)
 	}
 	return nil
 }

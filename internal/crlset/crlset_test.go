@@ -203,6 +203,8 @@ func brokenSets() map[string]struct {
 		"serial empty":           {rawSet(plain, parent(1, 1, "", "x")), "empty"},
 		"after the last serial":  {rawSet(plain, parent(1, 1, "a"), []byte("more")), "parent 2: it is cut short"},
 		"parent twice":           {rawSet(plain, parent(1, 1, "a"), parent(2, 0), parent(1, 1, "b")), "comes twice"},
+		"cut between parents":    {rawSet(header(`"NumParents":2`), parent(1, 1, "a")), "it has 1 parents, and says 2"},
+		"more parents than said": {rawSet(header(`"NumParents":0`), parent(1, 1, "a")), "it has 1 parents, and says 0"},
 		"second parent is short": {rawSet(plain, parent(1, 1, "a"), parent(2, 0)[:34]), "parent 2"},
 	}
 }
@@ -237,15 +239,15 @@ func TestInvariant13Malformed(t *testing.T) {
 // TestTolerated: what Chromium takes and JSON does not, and other oddities.
 func TestTolerated(t *testing.T) {
 	for name, text := range map[string]string{
-		"trailing comma":         plain[:len(plain)-1] + ",}",
-		"with white space":       plain[:len(plain)-1] + " , \n\t\r }",
-		"in lists":               header(`"BlockedSPKIs":["` + hash(7) + `" , ],"LimitedSubjects":{"` + hash(1) + `":["` + hash(2) + `",],},`),
-		"not in strings":         header(`"x":",]","y":"\",}","z":"\\",`),
-		"unknown keys":           header(`"X":{"Y":[1,2,{}]}`),
-		"null lists":             header(`"BlockedSPKIs":null,"KnownInterceptionSPKIs":null,"LimitedSubjects":null`),
-		"DeltaFrom":              header(`"DeltaFrom":5`),
-		"NumParents that is not": header(`"NumParents":99`),
-		"NotAfter 0":             header(`"NotAfter":0`),
+		"trailing comma":     plain[:len(plain)-1] + ",}",
+		"with white space":   plain[:len(plain)-1] + " , \n\t\r }",
+		"in lists":           header(`"BlockedSPKIs":["` + hash(7) + `" , ],"LimitedSubjects":{"` + hash(1) + `":["` + hash(2) + `",],},`),
+		"not in strings":     header(`"x":",]","y":"\",}","z":"\\",`),
+		"unknown keys":       header(`"X":{"Y":[1,2,{}]}`),
+		"null lists":         header(`"BlockedSPKIs":null,"KnownInterceptionSPKIs":null,"LimitedSubjects":null`),
+		"DeltaFrom":          header(`"DeltaFrom":5`),
+		"NumParents that is": header(`"NumParents":1`),
+		"NotAfter 0":         header(`"NotAfter":0`),
 	} {
 		set, err := crlset.Parse(rawSet(text, parent(1, 1, "a")))
 		if err != nil || set.Sequence != 1 || !set.NotAfter.IsZero() || set.Blocked(pkix.KeyID(bytes.Repeat([]byte{7}, 32))) != (name == "in lists") {

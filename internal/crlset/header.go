@@ -30,12 +30,13 @@ type wireHeader struct {
 
 // parseHeader reads the header. Keys are compared with their case, which
 // decoding into a struct would not do.
-func (h *Header) parseHeader(text []byte) error {
+// parents is how many parents it promises, -1 when it does not say.
+func (h *Header) parseHeader(text []byte) (parents int, err error) {
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(withoutTrailingCommas(text), &keys); err != nil {
-		return fmt.Errorf("not a JSON object: %w", err)
+		return 0, fmt.Errorf("not a JSON object: %w", err)
 	}
-	var w wireHeader
+	w := wireHeader{NumParents: -1}
 	for _, field := range []struct {
 		key string
 		to  any
@@ -43,6 +44,7 @@ func (h *Header) parseHeader(text []byte) error {
 		{"Version", &w.Version},
 		{"ContentType", &w.ContentType},
 		{"Sequence", &w.Sequence},
+		{"NumParents", &w.NumParents},
 		{"BlockedSPKIs", &w.BlockedSPKIs},
 		{"LimitedSubjects", &w.LimitedSubjects},
 		{"KnownInterceptionSPKIs", &w.KnownInterceptionSPKIs},
@@ -51,23 +53,23 @@ func (h *Header) parseHeader(text []byte) error {
 	} {
 		if value, ok := keys[field.key]; ok {
 			if err := json.Unmarshal(value, field.to); err != nil {
-				return fmt.Errorf("%s: %w", field.key, err)
+				return 0, fmt.Errorf("%s: %w", field.key, err)
 			}
 		}
 	}
 	switch {
 	case keys["Version"] == nil || w.Version != 0:
-		return errors.New("the Version is not 0")
+		return 0, errors.New("the Version is not 0")
 	case w.ContentType == "CRLSetDelta":
-		return errors.New("it is a delta; only full sets are read")
+		return 0, errors.New("it is a delta; only full sets are read")
 	case w.ContentType != "CRLSet":
-		return fmt.Errorf("the ContentType is %.40q, not CRLSet", w.ContentType)
+		return 0, fmt.Errorf("the ContentType is %.40q, not CRLSet", w.ContentType)
 	case keys["Sequence"] == nil || w.Sequence < 0:
-		return errors.New("there is no Sequence of 0 or more")
+		return 0, errors.New("there is no Sequence of 0 or more")
 	case w.NotAfter < 0 || w.NotAfter > math.MaxUint32*100: // year 15583: time.Time and its texts hold that
-		return fmt.Errorf("NotAfter is %d", w.NotAfter)
+		return 0, fmt.Errorf("NotAfter is %d", w.NotAfter)
 	}
-	return h.fromWire(w)
+	return w.NumParents, h.fromWire(w)
 }
 
 func (h *Header) fromWire(w wireHeader) error {

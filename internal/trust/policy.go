@@ -45,7 +45,7 @@ type Policy struct {
 	Grace     time.Duration `json:"grace,omitempty"`      // how long after nextUpdate an answer counts as fresh, nanoseconds; at most 30 days
 
 	CRLs            []string `json:"crls,omitempty"`             // paths of files, which are watched, and http or https URLs
-	CRLSets         []string `json:"crlsets,omitempty"`          // the same for CRLSets, raw format
+	CRLSets         []string `json:"crlsets,omitempty"`          // paths and https URLs of CRLSets, raw format
 	OCSPResponders  []string `json:"ocsp_responders,omitempty"`  // http or https URLs, asked instead of those in certificates
 	IgnoreCDP       bool     `json:"ignore_cdp,omitempty"`       // do not fetch from the distribution points in certificates
 	IgnoreAIA       bool     `json:"ignore_aia,omitempty"`       // do not ask the responders in certificates
@@ -138,6 +138,11 @@ func (p Policy) Check() error {
 
 func (p Policy) checkPlaces() error {
 	var errs []error
+	for _, place := range p.CRLSets {
+		if IsURL(place) && !strings.EqualFold(place[:min(len(place), 8)], "https://") {
+			errs = append(errs, fmt.Errorf("crlsets: %.80q: use https or a file: a CRLSet has no signature of its own", place))
+		}
+	}
 	for _, list := range []struct {
 		field string
 		items []string

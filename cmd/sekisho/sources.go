@@ -136,7 +136,7 @@ func (s *server) usage(ca trust.CA) verify.UsageReport {
 // revocationMetrics are the counters of the sources.
 func (s *server) revocationMetrics() telemetry.Revocation {
 	return telemetry.Revocation{
-		Lists: s.sources.lists.Metrics(), OCSP: s.sources.ocsp.Metrics(), Outbound: s.sources.http.Metrics(),
+		Lists: s.sources.lists.Metrics(), Sets: s.sources.sets.Metrics(), OCSP: s.sources.ocsp.Metrics(), Outbound: s.sources.http.Metrics(),
 	}
 }
 

@@ -63,7 +63,11 @@ func NewChecker(c CheckerConfig) *Checker {
 		c.OnChange = func([]pkix.KeyID) {}
 	}
 	c.Budget = cmp.Or(c.Budget, 5*time.Second)
-	return &Checker{cfg: c, slots: make(chan struct{}, maxRefreshers)}
+	checker := &Checker{cfg: c, slots: make(chan struct{}, maxRefreshers)}
+	if c.OCSP != nil {
+		c.OCSP.OnChange(func(id pkix.CertID) { checker.Changed([]pkix.KeyID{id.Issuer}) })
+	}
+	return checker
 }
 
 // Epoch counts the changes of every source; see [Index.Epoch].
@@ -269,11 +273,29 @@ func (c *Checker) responders(s *subject) answer {
 	default:
 		a.due = len(urls) > 0 && known.Due(s.now)
 	}
+	began := time.Time{}
+	if a.due || s.report != nil {
+		began = c.cfg.OCSP.Asking(s.id)
+		a.due = a.due && !c.slow(began, s.now)
+	}
 	if s.report != nil {
-		s.reported(ocspReport(known, urls, originText(origin), fresh), a)
+		r := ocspReport(known, urls, originText(origin), fresh)
+		if known == nil && !began.IsZero() {
+			r.Error = notAnswered
+		}
+		s.reported(r, a)
 	}
 	return a
 }
+
+// slow reports whether a fetch that began then has taken so long that nobody is to wait for it any more: its source counts
+// as one that does not answer until it does. A client that waited for it must not wait once more for its first request.
+func (c *Checker) slow(began, now time.Time) bool {
+	return !began.IsZero() && now.Sub(began) >= c.cfg.Budget*9/10
+}
+
+// notAnswered is what is reported of a source that was asked for the first time and is silent so far.
+const notAnswered = "asked, and it has not answered so far"
 
 // accepts reports whether the policy takes a good answer that another CA's policy may have had asked for.
 func (s *subject) accepts(a *ocsp.Answer) bool {
@@ -333,22 +355,13 @@ func (c *Checker) Offer(path []*x509.Certificate, ca *trust.CA, der []byte) erro
 		return nil
 	}
 	s := c.subject(path, 0, ca, c.cfg.Now())
-	before := c.cfg.OCSP.Cached(s.id)
-	after, err := c.cfg.OCSP.Offer(c.query(&s), der)
-	if err == nil {
-		c.compare(s.id, before, after)
-	}
+	_, err := c.cfg.OCSP.Offer(c.query(&s), der)
 	return err
 }
 
-// compare tells of an OCSP answer that says something else of a certificate than the one before.
-func (c *Checker) compare(id pkix.CertID, before, after *ocsp.Answer) {
-	revoked := func(a *ocsp.Answer) bool { return a != nil && a.Checked && a.Status == pkix.OCSPRevoked }
-	wasGood := before != nil && before.Checked && before.Status == pkix.OCSPGood
-	isGood := after != nil && after.Checked && after.Status == pkix.OCSPGood
-	if revoked(before) != revoked(after) || wasGood && !isGood {
-		c.Changed([]pkix.KeyID{id.Issuer})
-	}
+// WithBudget returns a context that ends when a client has waited for the sources as long as it may.
+func (c *Checker) WithBudget(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, c.cfg.Budget)
 }
 
 // Resolve fetches what the policy demands for a path whose verdict is pending, waits until it is no more or the budget
@@ -359,7 +372,7 @@ func (c *Checker) Resolve(ctx context.Context, path []*x509.Certificate, ca *tru
 	if v.State != Unknown || !v.Pending {
 		return v
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Budget)
+	ctx, cancel := c.WithBudget(ctx)
 	defer cancel()
 	fetches := c.due(path, ca)
 	done := make(chan struct{}, len(fetches))
@@ -399,7 +412,16 @@ func (c *Checker) due(path []*x509.Certificate, ca *trust.CA) []func(context.Con
 	now := c.cfg.Now()
 	for i := range judged(path, ca) {
 		s := c.subject(path, i, ca, now)
-		fetches = slices.Concat(fetches, c.dueLists(&s), c.dueResponders(&s, func(a *ocsp.Answer) bool { return a.Due(now) }))
+		fetches = slices.Concat(fetches, c.dueOf(&s, func(a *ocsp.Answer) bool { return a.Due(now) }))
+	}
+	return fetches
+}
+
+// dueOf returns the fetches about one certificate, and about those that signed lists about it.
+func (c *Checker) dueOf(s *subject, isDue func(*ocsp.Answer) bool) []func(context.Context) {
+	fetches := slices.Concat(c.dueLists(s), c.dueResponders(s, isDue))
+	for _, signer := range c.signerSubjects(s) {
+		fetches = slices.Concat(fetches, c.dueOf(&signer, isDue))
 	}
 	return fetches
 }
@@ -430,6 +452,5 @@ func (c *Checker) dueResponders(s *subject, isDue func(*ocsp.Answer) bool) []fun
 		if after.Err != nil && ctx.Err() == nil {
 			c.cfg.Logger.WarnContext(ctx, "OCSP", "subject", pkix.DNString(q.Cert.RawSubject), "serial", id.Serial.String(), "error", after.Err)
 		}
-		c.compare(id, known, after)
 	}}
 }

@@ -13,9 +13,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"sekisho/internal/crlset"
 	"sekisho/internal/outbound"
 	"sekisho/internal/pkix"
 	"sekisho/internal/revocation/crl"
@@ -284,7 +286,7 @@ func TestCRLSetIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = now.Add(setRetry)
-	k.refresh(t.Context())
+	k.refresh(t.Context(), false)
 	if h := k.at(place); h.err == nil || h.set != nil {
 		t.Fatalf("half a set: %+v", h)
 	}
@@ -292,7 +294,7 @@ func TestCRLSetIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = now.Add(setRetry)
-	k.refresh(t.Context())
+	k.refresh(t.Context(), false)
 	if h := k.at(place); h.err != nil || h.set == nil || h.set.Sequence != 7 {
 		t.Fatalf("%+v", h)
 	}
@@ -303,5 +305,55 @@ func TestCRLSetIsTriedAgain(t *testing.T) {
 	k.Forget()
 	if k.at(place) != nil {
 		t.Error("kept for nobody")
+	}
+}
+
+// A CRLSet of a URL that never answers delays no file, what is no file is refused without being opened, and a set that is
+// written twice within one tick of the file's clock is read twice.
+func TestCRLSetPlacesAreIndependent(t *testing.T) {
+	w := newSourceWorld(t)
+	w.handle["/hang"] = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	ca := testpki.NewCA(t)
+	one, two := ca.Client("one"), ca.Client("two")
+	dir := t.TempDir()
+	file, fifo := filepath.Join(dir, "set"), filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	put := func(leaf testpki.Leaf) {
+		set, err := crlset.New(crlset.Header{Sequence: 1}, map[pkix.KeyID][]pkix.Serial{pkix.KeyIDOf(ca.Cert): {pkix.SerialOf(leaf.Cert.SerialNumber)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, set.Append(nil), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(one)
+	good := caOf(ca, trust.Policy{CRLSets: []string{file, fifo}})
+	bad := trust.CA{ID: "bad", Policy: trust.Policy{CRLSets: []string{w.url + "/hang/1", w.url + "/hang/2"}}}
+	first, stop := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	w.checker.SetCAs(first, []trust.CA{*good, bad})
+	stop()
+	if h := w.sets.at(fifo); h == nil || h.err == nil || !strings.Contains(h.err.Error(), "not a regular file") {
+		t.Errorf("a FIFO: %+v", h)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.sets.Run(ctx) }()
+	put(two)
+	begin := time.Now()
+	for w.checker.Judge([]*x509.Certificate{two.Cert, ca.Cert}, good, time.Now()).State != Revoked {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("the file was not read again")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("the file was read again after %v", took)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"sekisho/internal/trust"
 )
 
+// DoesNotApply is the answer of a source that has nothing to say about a certificate.
+const DoesNotApply = "does not apply"
+
 // reported adds what a source said to the subject's report, if somebody wants one.
 func (s *subject) reported(r SourceReport, a answer) {
 	if s.report == nil {
@@ -20,7 +23,7 @@ func (s *subject) reported(r SourceReport, a answer) {
 	case Good, Revoked, Unknown:
 		r.Answer = string(a.state)
 	case Unchecked, "":
-		r.Answer = "does not apply"
+		r.Answer = DoesNotApply
 	}
 	if a.state == Revoked {
 		r.Reason, r.RevokedAt = a.entry.Reason.String(), reported(a.entry.At)

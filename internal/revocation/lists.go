@@ -40,7 +40,7 @@ func (c *Checker) lists(s *subject) answer {
 	for _, url := range c.pointURLs(s) {
 		held := c.cfg.Lists.HeldFor(url, s.issuer)
 		if held == nil {
-			all.add(s.unheld(url))
+			all.add(c.unheld(s, url))
 			continue
 		}
 		all.add(c.list(s, held, fromCertificate))
@@ -132,10 +132,20 @@ func (a *answer) add(b answer) {
 }
 
 // unheld is the answer of a distribution point that nobody fetched yet.
-func (s *subject) unheld(url string) answer {
-	a := answer{state: Unknown, due: true, source: "crl " + url}
-	s.reported(SourceReport{Source: trust.CRL, Address: url, Origin: fromCertificate, Error: "not fetched yet"}, a)
+func (c *Checker) unheld(s *subject, url string) answer {
+	began := c.cfg.Lists.Fetching(url, s.issuer)
+	a := answer{state: Unknown, due: !c.slow(began, s.now), source: "crl " + url}
+	why := "not fetched yet"
+	if !began.IsZero() {
+		why = notAnswered
+	}
+	s.reported(SourceReport{Source: trust.CRL, Address: url, Origin: fromCertificate, Error: why}, a)
 	return a
+}
+
+// dueAgain reports whether a list that is missing or out of date may be fetched now.
+func (c *Checker) dueAgain(s *subject, held *crl.Held, origin string) bool {
+	return origin == fromCertificate && !s.now.Before(held.NextAttempt) && !c.slow(c.cfg.Lists.Fetching(held.Address, s.issuer), s.now)
 }
 
 // list is the answer of one place of lists.
@@ -146,19 +156,29 @@ func (c *Checker) list(s *subject, held *crl.Held, origin string) answer {
 	case list == nil:
 		// Nobody knows whose list this is going to be, so it counts against every certificate of the CA.
 		a.state = Unknown
-		a.due = origin == fromCertificate && !s.now.Before(held.NextAttempt)
+		a.due = c.dueAgain(s, held, origin)
 	case !s.sameName(list) && !list.Indirect():
 		why = "it is of another CA, " + pkix.DNString(list.IssuerName())
 		a.state = s.unanswered(origin)
-	case !c.mayIssue(s, list.Issuer()):
-		why = "it is signed by a key that is not of this CA"
-		if a.state = s.unanswered(origin); s.sameName(list) {
-			a.state = Unknown // a list under the CA's name that does not count must not pass for no list
-		}
 	default:
+		may, due := c.mayIssue(s, list.Issuer())
+		if !may {
+			why = "it is signed by a key that is not of this CA, or not known to be good"
+			if a.state = s.unanswered(origin); s.sameName(list) {
+				a.state = Unknown // a list under the CA's name that does not count must not pass for no list
+			}
+			a.due = due
+			break
+		}
 		a, why = s.judgeList(list, origin, a)
+		if a.state == Good && !list.Taken(s.policy.Allows) {
+			a.state, a.any, why = Unknown, 0, "its signature algorithm, "+list.SignatureAlgorithm()+", is not taken"
+		}
+		if a.state == Good && !held.Current(s.now, s.policy.Grace) {
+			a.state, a.any, why = Unknown, 0, "it has no nextUpdate, and was seen at its source too long ago"
+		}
 		if a.state == Unknown {
-			a.due = origin == fromCertificate && !s.now.Before(held.NextAttempt)
+			a.due = c.dueAgain(s, held, origin)
 		}
 	}
 	if s.report != nil {
@@ -183,6 +203,12 @@ func (s *subject) judgeList(list *crl.List, origin string, a answer) (answer, st
 	}
 	if !list.Fresh(s.now, s.policy.Grace) {
 		a.state = Unknown
+		switch {
+		case !list.Readable():
+			return a, "its copy on disk cannot be read any more"
+		case list.ThisUpdate().After(s.now):
+			return a, "its thisUpdate is in the future"
+		}
 		return a, "its nextUpdate has passed"
 	}
 	a.state, a.any = Good, reasons
@@ -211,24 +237,50 @@ const maxDepth = 3
 
 // mayIssue reports whether a certificate whose key signed a list may speak for the CA of the certificate that is judged
 // (RFC 5280, Section 6.3.3 (f)): it is the issuer's key, one of the path above it, or one that is itself valid, and not
-// revoked, under the same trust anchor.
-func (c *Checker) mayIssue(s *subject, signer *x509.Certificate) bool {
+// revoked, under the same trust anchor. due: sources about the signer are to be asked first.
+func (c *Checker) mayIssue(s *subject, signer *x509.Certificate) (may, due bool) {
 	same := func(c *x509.Certificate) bool {
 		return bytes.Equal(c.RawSubjectPublicKeyInfo, signer.RawSubjectPublicKeyInfo)
 	}
 	if same(s.issuer) || slices.ContainsFunc(s.path[1:], same) {
-		return true
+		return true, false
 	}
 	if s.depth >= maxDepth {
-		return false
+		return false, false
 	}
 	path := c.signers.path(s, signer)
 	for i := range len(path) - 1 {
 		if v := c.judgeOne(path, i, s.ca, s.now, s.depth+1); !v.Allows() {
-			return false
+			return false, v.Pending
 		}
 	}
-	return len(path) > 0
+	return len(path) > 0, false
+}
+
+// signerSubjects are the certificates of those that signed lists about a certificate without being above it.
+func (c *Checker) signerSubjects(s *subject) []subject {
+	if c.cfg.Lists == nil || s.depth >= maxDepth || !s.policy.Asks(trust.CRL) {
+		return nil
+	}
+	held := slices.Clone(c.cfg.Lists.Lists(s.ca.ID))
+	for _, url := range c.pointURLs(s) {
+		held = append(held, c.cfg.Lists.HeldFor(url, s.issuer))
+	}
+	var subjects []subject
+	for _, h := range held {
+		if h == nil || h.List == nil || slices.ContainsFunc(s.path[1:], func(c *x509.Certificate) bool {
+			return bytes.Equal(c.RawSubjectPublicKeyInfo, h.List.Issuer().RawSubjectPublicKeyInfo)
+		}) {
+			continue
+		}
+		path := c.signers.path(s, h.List.Issuer())
+		for i := range len(path) - 1 {
+			next := c.subject(path, i, s.ca, s.now)
+			next.depth = s.depth + 1
+			subjects = append(subjects, next)
+		}
+	}
+	return subjects
 }
 
 // KnownRevoked reports whether a certificate is known, from memory and under no policy, to be revoked by its issuer's own
@@ -299,7 +351,8 @@ func (c *Checker) dueLists(s *subject) []func(context.Context) {
 		held := c.cfg.Lists.HeldFor(url, s.issuer)
 		switch {
 		case held == nil, held.List == nil && !s.now.Before(held.NextAttempt),
-			held.List != nil && !held.List.Fresh(s.now, s.policy.Grace) && !s.now.Before(held.NextAttempt):
+			held.List != nil && !held.Current(s.now, s.policy.Grace) && !s.now.Before(held.NextAttempt),
+			s.policy.Refresh > 0 && s.now.Sub(held.LastAttempt) > s.policy.Refresh && s.now.Before(held.NextAttempt): // it learns of the interval
 			place := s.place(url)
 			fetches = append(fetches, func(ctx context.Context) {
 				if _, err := c.cfg.Lists.Demand(ctx, place); err != nil && ctx.Err() == nil {
@@ -385,7 +438,7 @@ func listReport(held *crl.Held, origin, why string, s *subject) SourceReport {
 	if list == nil {
 		return r
 	}
-	r.Fresh = list.Fresh(s.now, s.policy.Grace)
+	r.Fresh = held.Current(s.now, s.policy.Grace)
 	r.ThisUpdate, r.NextUpdate = reported(list.ThisUpdate()), reported(list.NextUpdate())
 	if n := list.Number(); n != nil {
 		r.Number = n.String()

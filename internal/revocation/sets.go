@@ -3,6 +3,7 @@ package revocation
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -31,15 +32,16 @@ type SetKeeperConfig struct {
 }
 
 // SetKeeper keeps CRLSets current: files are looked at every second and read again when they changed, URLs are asked
-// every hour. A set that cannot be read leaves the one before in force. It is safe for concurrent use.
+// every hour, or as often as a policy says. A set that cannot be read leaves the one before in force. It is safe for concurrent use.
 type SetKeeper struct {
 	cfg  SetKeeperConfig
 	held atomic.Pointer[map[string]*heldSet]
 
-	reading chan struct{} // has room for the one who reads places
+	files, urls chan struct{} // each has room for the one who reads places of that kind
 
 	changing sync.Mutex // held to replace what held points to
 	wanted   map[string]bool
+	interval map[string]time.Duration // of places that are URLs: the shortest that a policy wants
 }
 
 // heldSet is what is known of one place. Immutable.
@@ -48,8 +50,9 @@ type heldSet struct {
 	err       error       // of the last attempt
 	attempted time.Time
 	next      time.Time // not tried before; zero for a file that was read
-	stamp     string    // of the file whose set was taken: size and time
-	etag      string    // of the answer whose set was taken
+	sum       [sha256.Size]byte
+	stamp     string // of the file whose set was taken: size and time; empty when it may change without that changing
+	etag      string // of the answer whose set was taken
 	modified  string
 }
 
@@ -70,7 +73,7 @@ func NewSetKeeper(c SetKeeperConfig) *SetKeeper {
 	if c.OnChange == nil {
 		c.OnChange = func([]pkix.KeyID) {}
 	}
-	k := &SetKeeper{cfg: c, reading: make(chan struct{}, 1)}
+	k := &SetKeeper{cfg: c, files: make(chan struct{}, 1), urls: make(chan struct{}, 1)}
 	k.held.Store(&map[string]*heldSet{})
 	return k
 }
@@ -78,21 +81,47 @@ func NewSetKeeper(c SetKeeperConfig) *SetKeeper {
 // at is what is known of a place; nil when it is not one of the configured.
 func (k *SetKeeper) at(place string) *heldSet { return (*k.held.Load())[place] }
 
+// SetMetrics count the CRLSets of a [SetKeeper].
+type SetMetrics struct {
+	Places  int // that policies name
+	Failing int // of which the latest attempt failed, whatever set is still in force
+	Serials int // in the sets in force
+}
+
+// Metrics returns the counts of now.
+func (k *SetKeeper) Metrics() SetMetrics {
+	var m SetMetrics
+	for _, h := range *k.held.Load() {
+		m.Places++
+		if h.err != nil {
+			m.Failing++
+		}
+		if h.set != nil {
+			m.Serials += h.set.NumSerials()
+		}
+	}
+	return m
+}
+
 // SetPlaces keeps the CRLSets that the policies of the CAs name, beside those of before until [SetKeeper.Forget]. New
 // ones are read before it returns, as far as ctx lets it.
 func (k *SetKeeper) SetPlaces(ctx context.Context, cas []trust.CA) {
 	k.changing.Lock()
-	k.wanted = make(map[string]bool)
+	k.wanted, k.interval = make(map[string]bool), make(map[string]time.Duration)
 	next := maps.Clone(*k.held.Load())
 	for _, ca := range cas {
 		for _, place := range ca.Policy.CRLSets {
 			k.wanted[place] = true
 			next[place] = cmp.Or(next[place], &heldSet{})
+			if r := ca.Policy.Refresh; r > 0 && (k.interval[place] == 0 || r < k.interval[place]) {
+				k.interval[place] = r
+			}
 		}
 	}
 	k.held.Store(&next)
 	k.changing.Unlock()
-	k.refresh(ctx)
+	k.refresh(ctx, false)
+	k.refresh(ctx, true)
 }
 
 // Forget drops the sets that the latest [SetKeeper.SetPlaces] did not name.
@@ -104,29 +133,45 @@ func (k *SetKeeper) Forget() {
 	k.held.Store(&next)
 }
 
-// Run keeps the sets current until ctx ends.
+// Run keeps the sets current until ctx ends. A URL that does not answer delays no file.
 func (k *SetKeeper) Run(ctx context.Context) error {
+	var fetching sync.WaitGroup
+	fetching.Go(func() { k.keep(ctx, true) })
+	k.keep(ctx, false)
+	fetching.Wait()
+	return nil
+}
+
+// keep is Run for one kind of places.
+func (k *SetKeeper) keep(ctx context.Context, urls bool) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
-			k.refresh(ctx)
+			k.refresh(ctx, urls)
 		}
 	}
 }
 
-// refresh reads what is due, one at a time in the whole keeper. A set that changed is in force before OnChange is called.
-func (k *SetKeeper) refresh(ctx context.Context) {
+// refresh reads what is due of one kind, one at a time. A set that changed is in force before OnChange is called.
+func (k *SetKeeper) refresh(ctx context.Context, urls bool) {
+	reading := k.files
+	if urls {
+		reading = k.urls
+	}
 	select {
-	case k.reading <- struct{}{}:
+	case reading <- struct{}{}:
 	case <-ctx.Done():
 		return
 	}
 	changed := false
 	for place, old := range *k.held.Load() {
+		if trust.IsURL(place) != urls {
+			continue
+		}
 		next := k.look(ctx, place, old)
 		if next == old {
 			continue
@@ -137,7 +182,7 @@ func (k *SetKeeper) refresh(ctx context.Context) {
 		changed = changed || next.set != old.set
 		k.put(place, next)
 	}
-	<-k.reading
+	<-reading
 	if changed {
 		k.cfg.OnChange(nil)
 	}
@@ -157,17 +202,20 @@ func (k *SetKeeper) put(place string, h *heldSet) {
 // look returns what is known of a place now: the same value when there is nothing new.
 func (k *SetKeeper) look(ctx context.Context, place string, old *heldSet) *heldSet {
 	now := k.cfg.Now()
-	if now.Before(old.next) {
+	interval := k.intervalOf(place)
+	if now.Before(old.next) && (old.err != nil || now.Sub(old.attempted) < interval) {
 		return old
 	}
 	next := *old
 	next.attempted = now
-	read := readChanged
+	var raw []byte
+	var err error
 	if trust.IsURL(place) {
-		next.next = now.Add(setInterval)
-		read = func(url string, h *heldSet) ([]byte, error) { return k.fetch(ctx, url, h) }
+		next.next = now.Add(interval)
+		raw, err = k.fetch(ctx, place, &next)
+	} else {
+		raw, err = readChanged(place, &next, now)
 	}
-	raw, err := read(place, &next)
 	switch {
 	case errors.Is(err, errUnchanged) && old.err == nil && old.next.IsZero():
 		return old // a file, which is looked at every second
@@ -187,8 +235,19 @@ func (k *SetKeeper) look(ctx context.Context, place string, old *heldSet) *heldS
 	return &next
 }
 
+// intervalOf is how often a URL is asked.
+func (k *SetKeeper) intervalOf(place string) time.Duration {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	return cmp.Or(k.interval[place], setInterval)
+}
+
 // take puts a set in the place of the one before, unless it is an earlier one.
 func (h *heldSet) take(raw []byte) error {
+	sum := sha256.Sum256(raw)
+	if h.set != nil && sum == h.sum {
+		return nil
+	}
 	set, err := crlset.Parse(raw)
 	if err != nil {
 		return err
@@ -196,24 +255,33 @@ func (h *heldSet) take(raw []byte) error {
 	if h.set != nil && set.Sequence < h.set.Sequence {
 		return fmt.Errorf("its sequence %d is below %d, which is in force", set.Sequence, h.set.Sequence)
 	}
-	h.set = set
+	h.set, h.sum = set, sum
 	return nil
 }
 
 // errUnchanged says that a place has what was read last.
 var errUnchanged = errors.New("unchanged")
 
+// settled is how long ago a file must have changed for its time to tell the next change.
+const settled = 2 * time.Second
+
 // readChanged reads a file that is not the one that was read last.
-func readChanged(path string, h *heldSet) ([]byte, error) {
+func readChanged(path string, h *heldSet, now time.Time) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
+	}
+	if !info.Mode().IsRegular() { // to read a FIFO may take for ever
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	stamp := strconv.FormatInt(info.Size(), 10) + " " + info.ModTime().String()
 	if stamp == h.stamp {
 		return nil, errUnchanged
 	}
 	h.stamp = stamp
+	if now.Sub(info.ModTime()) < settled {
+		h.stamp = "" // its clock ticks in milliseconds: it may be written once more in the same one
+	}
 	if info.Size() > maxSet {
 		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", path, info.Size(), maxSet)
 	}

@@ -62,11 +62,13 @@ func (c *Checker) Hold(path []*x509.Certificate, ca *trust.CA) (release func()) 
 	return func() { c.use.release(key) }
 }
 
+// release gives one connection's hold back. A path that was not looked at yet stays for one look: a client whose
+// connections are all shorter than a beat is in use, too.
 func (u *inUse) release(key useKey) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if one := u.paths[key]; one != nil {
-		if one.n--; one.n <= 0 {
+		if one.n--; one.n <= 0 && !one.next.IsZero() {
 			delete(u.paths, key)
 		}
 	}
@@ -77,10 +79,13 @@ func (u *inUse) turn(now time.Time) []*use {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var out []*use
-	for _, one := range u.paths {
+	for key, one := range u.paths {
 		if !now.Before(one.next) {
 			one.next = now.Add(one.pace())
 			out = append(out, &use{path: one.path, ca: one.ca})
+		}
+		if one.n <= 0 {
+			delete(u.paths, key)
 		}
 	}
 	return out
@@ -121,7 +126,7 @@ func (c *Checker) refresh(ctx context.Context) {
 			}
 			begun[s.id] = true
 			interval := u.ca.Policy.Refresh
-			fetches := slices.Concat(c.dueLists(&s), c.dueResponders(&s, func(a *ocsp.Answer) bool { return staleSoon(a, interval, s.id, now) }))
+			fetches := c.dueOf(&s, func(a *ocsp.Answer) bool { return staleSoon(a, interval, s.id, now) })
 			for _, fetch := range fetches {
 				if !c.inBackground(ctx, fetch) {
 					return

@@ -14,6 +14,7 @@ import (
 	"sekisho/internal/ca"
 	"sekisho/internal/edge"
 	"sekisho/internal/outbound"
+	"sekisho/internal/revocation"
 	"sekisho/internal/revocation/crl"
 	"sekisho/internal/revocation/ocsp"
 )
@@ -31,6 +32,7 @@ type Sources struct {
 // Revocation is the counters of the sources of revocation beside our own ledger.
 type Revocation struct {
 	Lists    crl.Metrics
+	Sets     revocation.SetMetrics
 	OCSP     ocsp.Metrics
 	Outbound outbound.Metrics
 }
@@ -111,6 +113,7 @@ func (s sink) connections(m edge.ConnectionMetrics) {
 
 func (s sink) revocation(m Revocation) {
 	s.gauge("revocation_list_places", "Files, URLs and distribution points of CRLs that are kept current.", float64(m.Lists.Places))
+	s.gauge("revocation_list_places_failing", "Those of which the latest attempt failed, or brought a list that does not count now; the one before may be in force still.", float64(m.Lists.Failing))
 	s.gauge("revocation_lists", "CRLs in force.", float64(m.Lists.Lists))
 	s.gauge("revocation_list_entries", "Entries of the CRLs in force.", float64(m.Lists.Entries))
 	s.gauge("revocation_list_bytes", "Octets of the CRLs in force, in DER.", float64(m.Lists.Bytes))
@@ -120,6 +123,9 @@ func (s sink) revocation(m Revocation) {
 	if !m.Lists.LastSuccess.IsZero() {
 		s.gauge("revocation_list_last_success_timestamp_seconds", "When an attempt at a CRL last succeeded.", float64(m.Lists.LastSuccess.Unix()))
 	}
+	s.gauge("revocation_crlsets", "Files and URLs of CRLSets that are kept current.", float64(m.Sets.Places))
+	s.gauge("revocation_crlsets_failing", "Those of which the latest attempt failed; the set before may be in force still.", float64(m.Sets.Failing))
+	s.gauge("revocation_crlset_entries", "Serial numbers in the CRLSets in force.", float64(m.Sets.Serials))
 	s.gauge("ocsp_answers", "OCSP answers remembered.", float64(m.OCSP.Answers))
 	s.labelled("ocsp_questions_total", "Questions to OCSP responders and stapled answers, by result.", "result", map[string]uint64{
 		"good": m.OCSP.Good, "revoked": m.OCSP.Revoked, "unknown": m.OCSP.Unknown, "failed": m.OCSP.Failed,

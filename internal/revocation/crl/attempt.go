@@ -22,9 +22,12 @@ func (k *Keeper) attempt(ctx context.Context, s *slot, p Place, copyOnly bool) {
 		return
 	}
 	o := k.options(p)
-	k.readCopy(ctx, &s.base, p.Address, o)
+	k.readCopy(ctx, &s.base, p.Address, o, p.meant)
 	if !copyOnly && s.base.due(k.cfg.Now()) {
 		l, err := k.fetch(ctx, &s.base, p, o)
+		if l != nil && err == nil {
+			err = p.meant(l)
+		}
 		k.settle(&s.base, l, err, p.Refresh)
 	}
 	k.followDelta(ctx, s, p, copyOnly)
@@ -35,9 +38,22 @@ func (k *Keeper) attempt(ctx context.Context, s *slot, p Place, copyOnly bool) {
 	}
 }
 
+// meant reports why a list is not what a certificate can mean by its distribution point (RFC 5280, Section 6.3.3 (b)): a
+// complete list of the certificate's issuer, or an indirect one.
+func (p Place) meant(l *List) error {
+	switch {
+	case p.Origin != outbound.FromCertificate:
+	case l.IsDelta():
+		return ErrDelta
+	case !l.Indirect() && !pkix.SameName(l.IssuerName(), p.Issuers[0].RawSubject):
+		return fmt.Errorf("%w: it is by %.200s, not by %.200s", ErrIssuer, pkix.DNString(l.IssuerName()), pkix.DNString(p.Issuers[0].RawSubject))
+	}
+	return nil
+}
+
 // settle is source.settle with counting.
-func (k *Keeper) settle(src *source, l *List, err error, refresh time.Duration) {
-	changed := src.settle(l, err, k.cfg.Now(), refresh)
+func (k *Keeper) settle(src *source, l *List, err error, refresh time.Duration) (changed bool) {
+	changed = src.settle(l, err, k.cfg.Now(), refresh)
 	if l != nil && src.list != l {
 		l.discard()
 	}
@@ -46,16 +62,17 @@ func (k *Keeper) settle(src *source, l *List, err error, refresh time.Duration) 
 		k.counts.fetched.Add(1)
 	case src.err == nil || errors.Is(src.err, ErrExpired):
 		k.counts.unchanged.Add(1)
-	case err != nil && l == nil && !refusal(err):
+	case err != nil && l == nil && !final(err):
 		k.counts.failed.Add(1)
 	default:
 		k.counts.refused.Add(1)
 	}
+	return changed
 }
 
 // refusal reports whether a list came and was not taken.
 func refusal(err error) bool {
-	for _, reason := range []error{ErrIssuer, ErrKeyUsage, ErrAlgorithm, ErrSignature, ErrScope, ErrBase, ErrOlder} {
+	for _, reason := range []error{ErrIssuer, ErrKeyUsage, ErrAlgorithm, ErrSignature, ErrScope, ErrBase, ErrOlder, ErrSuccessor, ErrDelta} {
 		if errors.Is(err, reason) {
 			return true
 		}
@@ -109,11 +126,13 @@ func (k *Keeper) fetch(ctx context.Context, src *source, p Place, o Options) (*L
 	if k.cfg.Client == nil {
 		return nil, errors.New("lists are not fetched here")
 	}
-	free, err := room(ctx, k.fetching)
-	if err != nil {
-		return nil, err
+	if p.Origin == outbound.FromOperator { // the client bounds the others, for each host: here one that hangs would keep all waiting
+		free, err := room(ctx, k.fetching)
+		if err != nil {
+			return nil, err
+		}
+		defer free()
 	}
-	defer free()
 	req := outbound.Request{
 		URL: p.Address, Accept: "application/pkix-crl", MaxBytes: o.limit(), Origin: p.Origin, // RFC 2585, Section 4.2
 	}
@@ -179,7 +198,7 @@ func (k *Keeper) followDelta(ctx context.Context, s *slot, p Place, copyOnly boo
 			s.delta = source{} // of the list before, whose key or scope was another one
 		}
 	}
-	k.readCopy(ctx, &s.delta, urls[0], o)
+	k.readCopy(ctx, &s.delta, urls[0], o, func(*List) error { return nil })
 	now := k.cfg.Now()
 	if copyOnly || !s.delta.due(now) {
 		return
@@ -246,7 +265,7 @@ func (k *Keeper) readFile(ctx context.Context, s *slot, p Place) bool {
 		}
 	}
 	before := src.err
-	changed := src.settle(l, err, k.cfg.Now(), p.Refresh)
+	changed := k.settle(src, l, err, p.Refresh)
 	if src.err != nil {
 		src.next = src.attempt.Add(min(time.Second<<min(src.fails-1, 10), maxFileBackoff))
 	} else {
@@ -255,8 +274,11 @@ func (k *Keeper) readFile(ctx context.Context, s *slot, p Place) bool {
 	return changed || before != nil || src.err != nil || l != nil
 }
 
-// final reports whether the same file would meet with the same error again.
+// final reports whether the same list would meet with the same error again.
 func final(err error) bool {
+	if errors.Is(err, ErrSuccessor) { // the list before it runs out some day
+		return false
+	}
 	return refusal(err) || errors.Is(err, ErrExpired) || errors.Is(err, ErrTooLarge) ||
 		errors.Is(err, pkix.ErrCRLMalformed) || errors.Is(err, pkix.ErrCRLCritical)
 }

@@ -35,6 +35,11 @@ func (b *body) size() int64 { return int64(len(b.der)) }
 // chunk is how much of a list is copied at once.
 const chunk = 256 << 10
 
+// textShare is the part of a list's limit that one in PEM may have. It passes through memory, whole and more than once,
+// and who names a list in a certificate can have many read at once. Lists behind distribution points are in DER
+// (RFC 5280, Section 4.2.1.13); PEM is for files of operators.
+const textShare = 8
+
 // readBody copies a list in DER or PEM from r into a file in dir, and maps it; with dir "" or where there are no mappings
 // it is in memory. At most limit octets are read.
 func readBody(r io.Reader, dir string, limit int64) (*body, error) {
@@ -50,6 +55,9 @@ func readBody(r io.Reader, dir string, limit int64) (*body, error) {
 	inDER := head[0] == 0x30 && head[1] >= 0x80 // a list in DER is longer than 127 octets
 	if dir != "" && canMap && inDER {
 		return copyBody(head, n, limited, dir)
+	}
+	if !inDER {
+		limited.N = min(limited.N, max(chunk, limit/textShare))
 	}
 	data, err := io.ReadAll(io.MultiReader(bytes.NewReader(head[:n]), limited))
 	if err != nil {

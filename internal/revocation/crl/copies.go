@@ -41,8 +41,9 @@ func (k *Keeper) prepare(ctx context.Context) {
 	})
 }
 
-// readCopy puts the copy that an earlier process kept in force. Failing that, the list is fetched as if there were none.
-func (k *Keeper) readCopy(ctx context.Context, src *source, url string, o Options) {
+// readCopy puts the copy that an earlier process kept in force, if the caller wants it. Failing that, the list is fetched
+// as if there were none.
+func (k *Keeper) readCopy(ctx context.Context, src *source, url string, o Options, wanted func(*List) error) {
 	if src.copyTried || src.list != nil || k.cfg.Dir == "" {
 		return
 	}
@@ -55,11 +56,15 @@ func (k *Keeper) readCopy(ctx context.Context, src *source, url string, o Option
 	if err == nil {
 		list, err = k.checked(ctx, func() (*List, error) { return open(copyName(url), o) })
 	}
+	if err == nil {
+		err = wanted(list)
+	}
 	if err != nil {
 		k.cfg.Logger.WarnContext(ctx, "CRL copy on disk not used", "address", url, "error", err)
 		return
 	}
-	src.list, src.fromDisk, src.success = list, true, info.ModTime()
+	src.hold(list)
+	src.unkept, src.fromDisk, src.success = false, true, info.ModTime()
 	if now := k.cfg.Now(); list.Fresh(now, 0) {
 		src.next = now.Add(part10(10 * copyRefresh)) // soon, but a fleet that starts does not ask at once
 	}
@@ -106,5 +111,23 @@ func (k *Keeper) sweepCopies(ctx context.Context, now time.Time) {
 	}
 	if err != nil {
 		k.cfg.Logger.WarnContext(ctx, "folder of CRL copies", "error", err)
+	}
+}
+
+// removeCopies removes the copies of URLs of which nobody has a list any more.
+func (k *Keeper) removeCopies(urls []string) {
+	if k.cfg.Dir == "" {
+		return
+	}
+	for _, url := range urls {
+		k.mu.RLock()
+		wanted := len(k.at[url]) > 0
+		k.mu.RUnlock()
+		if wanted {
+			continue
+		}
+		if err := os.Remove(filepath.Join(k.cfg.Dir, copyName(url))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			k.cfg.Logger.Warn("CRL copy", "address", url, "error", err)
+		}
 	}
 }

@@ -36,9 +36,10 @@ func (l *List) WithDelta(d *List) (*List, error) {
 // sameScope: RFC 5280, Section 5.2.4 (b), both have no issuing distribution point or the same; and 6.3.3 (c) (3), the
 // authority key identifiers match or are not given.
 func sameScope(a, b *part) bool {
-	if !bytes.Equal(a.keyID, b.keyID) {
-		return false
-	}
+	return bytes.Equal(a.keyID, b.keyID) && sameIDP(a, b)
+}
+
+func sameIDP(a, b *part) bool {
 	if a.idp == nil || b.idp == nil {
 		return a.idp == b.idp
 	}

@@ -19,9 +19,11 @@ import (
 // list draws anew: whoever chooses serial numbers cannot choose where they land.
 type index struct {
 	seed       maphash.Seed
-	tags       []uint8  // 0: the slot is free; the first seven are repeated at the end
-	offsets    []uint32 // of the entries in the list
-	count      int      // entries, each certificate once
+	size       int    // slots
+	memory     []byte // of tags and offsets, when it is not the collector's; unmapped when the part is gone
+	tags       []byte // 0: the slot is free; the first seven are repeated at the end
+	offsets    []byte // of the entries in the list: four octets a slot
+	count      int    // entries, each certificate once
 	duplicates int
 	issuers    issuers
 	waiting    []arrival // entries that are not in their slots yet, while the index is built
@@ -38,15 +40,38 @@ type arrival struct {
 // group is how many tags are looked at together: the octets of a word.
 const group = 8
 
-// newIndex makes room for at most n entries.
-func newIndex(n int) index {
+// smallIndex is the size of an index, in octets, up to which it is on the heap.
+const smallIndex = 256 << 10
+
+// newIndex makes room for at most n entries. That of a large list is no matter of the garbage collector's, which would let
+// the heap grow by several times its size.
+func newIndex(n int) (index, error) {
 	x := index{seed: maphash.MakeSeed()}
-	if n > 0 {
-		size := n + n*3/7 + group
-		x.tags, x.offsets = make([]uint8, size+group-1), make([]uint32, size)
-		x.waiting = make([]arrival, 0, maxWaiting)
+	if n == 0 {
+		return x, nil
 	}
-	return x
+	x.size = n + n*3/7 + group
+	length := 4*x.size + x.size + group - 1
+	all := x.memory
+	if length <= smallIndex || !canMap {
+		all = make([]byte, length)
+	} else {
+		var err error
+		if x.memory, err = mapMemory(length); err != nil {
+			return x, fmt.Errorf("memory for the index: %w", err)
+		}
+		all = x.memory
+	}
+	x.offsets, x.tags = all[:4*x.size], all[4*x.size:]
+	x.waiting = make([]arrival, 0, maxWaiting)
+	return x, nil
+}
+
+// offset is where the entry in a slot is in the list.
+func (x *index) offset(slot int) uint32 { return binary.LittleEndian.Uint32(x.offsets[4*slot:]) }
+
+func (x *index) setOffset(slot int, to uint32) {
+	binary.LittleEndian.PutUint32(x.offsets[4*slot:], to)
 }
 
 // place is the slot where the search for a certificate begins, and its tag.
@@ -56,7 +81,7 @@ func (x *index) place(issuer uint32, serial []byte) (at int, tag uint8) {
 		h = (h ^ uint64(issuer)) * 0x9e3779b97f4a7c15 // spreads the issuers; the secret is in h already
 		h ^= h >> 29
 	}
-	high, _ := bits.Mul64(h, uint64(len(x.offsets)))
+	high, _ := bits.Mul64(h, uint64(x.size))
 	return int(high), max(uint8(h), 1)
 }
 
@@ -79,8 +104,8 @@ func (x *index) look(at int, tag uint8) (fits uint64, ended bool) {
 
 // wrap is the slot that a number of at most a group more than there are stands for.
 func (x *index) wrap(at int) int {
-	if at >= len(x.offsets) {
-		at -= len(x.offsets)
+	if at >= x.size {
+		at -= x.size
 	}
 	return at
 }
@@ -106,7 +131,7 @@ func (x *index) add(c *pkix.CRL, e *pkix.CRLRecord) error {
 func (x *index) flush(c *pkix.CRL) {
 	var touched uint32
 	for _, a := range x.waiting {
-		touched += uint32(x.tags[a.at]) + x.offsets[a.at]
+		touched += uint32(x.tags[a.at]) + x.offset(a.at)
 	}
 	runtime.KeepAlive(touched) // or the compiler might leave the loop out
 	for _, a := range x.waiting {
@@ -122,11 +147,11 @@ func (x *index) insert(c *pkix.CRL, a arrival) {
 		fits, ended := x.look(at, a.tag)
 		for ; fits != 0; fits &= fits - 1 {
 			slot := x.wrap(at + bits.TrailingZeros64(fits)/8)
-			before := int(x.offsets[slot])
+			before := int(x.offset(slot))
 			if bytes.Equal(serialAt(c.Raw, before), serialAt(c.Raw, int(a.offset))) && x.issuers.at(before) == a.issuer {
 				x.duplicates++
 				if r, err := c.RecordAt(before); err == nil && r.Reason == pkix.RemoveFromCRL {
-					x.offsets[slot] = a.offset
+					x.setOffset(slot, a.offset)
 				}
 				return
 			}
@@ -142,9 +167,10 @@ func (x *index) insert(c *pkix.CRL, a arrival) {
 func (x *index) set(at int, a arrival) {
 	for at = x.wrap(at); x.tags[at] != 0; at = x.wrap(at + 1) {
 	}
-	x.tags[at], x.offsets[at] = a.tag, a.offset
+	x.tags[at] = a.tag
+	x.setOffset(at, a.offset)
 	if at < group-1 {
-		x.tags[len(x.offsets)+at] = a.tag
+		x.tags[x.size+at] = a.tag
 	}
 	x.count++
 }

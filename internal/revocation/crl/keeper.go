@@ -47,6 +47,7 @@ type KeeperConfig struct {
 	MaxBytes                int64 // of one list from a file or a URL that the operator wrote; 1 GiB
 	MaxBytesFromCertificate int64 // of one from a URL in a certificate or in a list; 64 MiB
 	MaxPlaces               int   // that certificates name; 4096. The one that was asked for longest ago goes
+	MaxBytesDemanded        int64 // of all lists that certificates name; 1 GiB. The same one goes
 }
 
 // Held is what is known of a place: an immutable snapshot. With List and Err both set the latest attempt failed and the
@@ -59,6 +60,15 @@ type Held struct {
 	FromDisk                              bool // the list is the copy that an earlier process kept
 
 	waiting *List // a delta that was configured, and is nothing by itself
+}
+
+// unannounced is how long a list without nextUpdate counts after its source was reached last.
+const unannounced = 24 * time.Hour
+
+// Current reports whether there is a list that is fresh, see [List.Fresh]. One without nextUpdate, which RFC 5280, Section
+// 5.1.2.5, demands, is so for a day after it was seen at its source: who keeps us from there must not keep it in force.
+func (h *Held) Current(now time.Time, grace time.Duration) bool {
+	return h.List != nil && h.List.Fresh(now, grace) && (!h.List.NextUpdate().IsZero() || now.Sub(h.LastSuccess) <= unannounced+grace)
 }
 
 // Keeper keeps lists current: of the places that are configured for CAs ([Keeper.SetPlaces]), and of those that
@@ -74,7 +84,7 @@ type Keeper struct {
 	counts   counters
 	beat     time.Duration // of Run
 	prepared sync.Once     // Dir
-	fetching chan struct{} // room for fetches in progress
+	fetching chan struct{} // room for fetches in progress from URLs that the operator wrote
 	checking chan struct{} // room for lists that are being checked: each takes a processor or two
 	coarse   atomic.Int64  // unix time, as Run last read it
 	work     sync.WaitGroup
@@ -122,6 +132,7 @@ func NewKeeper(c KeeperConfig) *Keeper {
 	c.MaxBytes = cmp.Or(c.MaxBytes, 1<<30)
 	c.MaxBytesFromCertificate = cmp.Or(c.MaxBytesFromCertificate, 64<<20)
 	c.MaxPlaces = cmp.Or(c.MaxPlaces, 4096)
+	c.MaxBytesDemanded = cmp.Or(c.MaxBytesDemanded, 1<<30)
 	return &Keeper{
 		cfg: c, beat: time.Second, fetching: make(chan struct{}, maxFetching), checking: make(chan struct{}, maxChecking),
 		slots: make(map[slotKey]*slot), at: make(map[string][]*slot), owners: make(map[string]*owner), flights: make(map[*flight]bool),
@@ -129,31 +140,63 @@ func NewKeeper(c KeeperConfig) *Keeper {
 }
 
 // SetPlaces replaces the places of a CA; none: the CA is forgotten. Those that are new have no list before the next
-// [Keeper.LoadAll] or beat of [Keeper.Run]; those that stay keep theirs. Two CAs with one address and the same
-// candidates share one list.
+// [Keeper.LoadAll] or beat of [Keeper.Run]; those that stay keep theirs, also when the candidates change and the signer is
+// still one of them. Two CAs with one address and the same candidates share one list.
 func (k *Keeper) SetPlaces(name string, places []Place) {
+	k.removeCopies(k.setPlaces(name, places))
+}
+
+// setPlaces is SetPlaces, and returns the URLs that are wanted no more.
+func (k *Keeper) setPlaces(name string, places []Place) (gone []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	o := &owner{places: places}
+	before := k.owners[name]
 	for _, p := range places {
-		s := k.slotLocked(slotKey{p.Address, candidates(p.Issuers)})
+		key := slotKey{p.Address, candidates(p.Issuers)}
+		isNew := k.slots[key] == nil
+		s := k.slotLocked(key)
+		if isNew && before != nil {
+			s.inherit(before.slots, p)
+		}
 		s.places[name] = p
 		o.slots = append(o.slots, s)
 	}
-	before := k.owners[name]
 	delete(k.owners, name)
 	if len(places) > 0 {
 		k.owners[name] = o
 		o.view = o.compose()
 	}
 	if before == nil {
-		return
+		return nil
 	}
 	for _, s := range before.slots {
 		if !slices.Contains(o.slots, s) {
 			delete(s.places, name)
 			k.dropLocked(s)
+			if isURL(s.key.address) {
+				gone = append(gone, s.key.address)
+			}
 		}
+	}
+	return gone
+}
+
+// inherit has a slot that is new begin with the list of the one before it for the same address, if a candidate has signed
+// that: a CA that gets one more intermediate does not forget whom it revoked until the list is read anew.
+func (s *slot) inherit(before []*slot, p Place) {
+	for _, old := range before {
+		h := old.held.Load()
+		if old.key.address != s.key.address || h.List == nil ||
+			!slices.ContainsFunc(p.Issuers, func(c *x509.Certificate) bool { return c.Equal(h.List.Issuer()) }) {
+			continue
+		}
+		s.base.hold(&List{base: h.List.base})
+		s.base.unkept, s.base.success = false, h.LastSuccess
+		copied := *h
+		copied.NextAttempt = time.Time{} // at once
+		s.held.Store(&copied)
+		return
 	}
 }
 
@@ -232,6 +275,17 @@ func (k *Keeper) HeldFor(address string, issuer *x509.Certificate) *Held {
 	return nil
 }
 
+// Fetching is when the attempt at an address that is in progress began, on behalf of certificates of one issuer as in
+// [Keeper.HeldFor]; zero: there is none.
+func (k *Keeper) Fetching(address string, issuer *x509.Certificate) time.Time {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if s := k.slots[slotKey{address, pkix.KeyIDOf(issuer)}]; s != nil && s.flight != nil {
+		return s.flight.began
+	}
+	return time.Time{}
+}
+
 // use returns what a slot holds and notes that somebody asked.
 func (k *Keeper) use(s *slot) *Held {
 	if now := k.coarse.Load(); s.used.Load() < now {
@@ -244,14 +298,15 @@ func (k *Keeper) use(s *slot) *Held {
 	return h
 }
 
-// counters count fetches of URLs by how they ended.
+// counters count attempts at files and URLs by how they ended.
 type counters struct{ fetched, unchanged, failed, refused atomic.Uint64 }
 
 // Metrics is what a Keeper counts.
 type Metrics struct {
 	Places, Lists, Entries int
+	Failing                int       // places of which the latest attempt failed, whatever list is still in force
 	Bytes                  int64     // of the lists, in DER
-	Fetched                uint64    // fetches of URLs that brought a new list
+	Fetched                uint64    // attempts at files and URLs that brought a new list
 	Unchanged              uint64    // that brought the list in force, or said that it is
 	Failed                 uint64    // that brought none
 	Refused                uint64    // that brought one which was not taken
@@ -272,6 +327,9 @@ func (k *Keeper) Metrics() Metrics {
 		if h.LastSuccess.After(m.LastSuccess) {
 			m.LastSuccess = h.LastSuccess
 		}
+		if _, demanded := s.places[demandedBy]; h.Err != nil && (h.waiting == nil || demanded) { // else it waits among lists
+			m.Failing++
+		}
 		if list := cmp.Or(h.List, h.waiting); list != nil {
 			m.Lists++
 			m.Entries += list.Len()
@@ -283,6 +341,7 @@ func (k *Keeper) Metrics() Metrics {
 
 // flight is an attempt in progress at one slot.
 type flight struct {
+	began  time.Time
 	done   chan struct{}
 	cancel context.CancelFunc
 }
@@ -302,7 +361,7 @@ func (k *Keeper) begin(ctx context.Context, s *slot, copyOnly bool) (*flight, er
 		return s.flight, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxFlight)
-	f := &flight{done: make(chan struct{}), cancel: cancel}
+	f := &flight{began: k.cfg.Now(), done: make(chan struct{}), cancel: cancel}
 	s.flight, k.flights[f] = f, true
 	place := s.placeLocked()
 	k.work.Go(func() {

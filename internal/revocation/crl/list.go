@@ -9,8 +9,8 @@
 //
 // What is refused: a list that none of the candidate certificates has signed, or whose signer may not sign lists; a
 // signature algorithm that the policy does not take; a list that is malformed anywhere; one over the size limit; a delta
-// to another base; a list that is older than the one in force. A look-up never fails: should the mapped file not be
-// readable any more, the list is no longer fresh.
+// to another base; a list that is older than the one in force, or no successor of it. A look-up never fails: should the
+// mapped file not be readable any more, the list is no longer fresh.
 //
 //	list, err := crl.Load(file, crl.Options{Issuers: []*x509.Certificate{ca}, Dir: dir})
 //	if reasons, ok := list.Covers(cert, points, false); ok && reasons == pkix.AllReasons {
@@ -38,6 +38,8 @@ var (
 	ErrScope     = errors.New("the delta has another scope than the list")
 	ErrBase      = errors.New("the delta does not fit the list")
 	ErrOlder     = errors.New("the list is older than the one in force")
+	ErrDelta     = errors.New("it is a delta where a complete list belongs")
+	ErrSuccessor = errors.New("the list cannot follow the one in force")
 )
 
 // List is one complete CRL with its index, and at most one delta on top. It is immutable and safe for concurrent use.
@@ -86,6 +88,11 @@ func (l *List) Fresh(now time.Time, grace time.Duration) bool {
 func (p *part) fresh(now time.Time, grace time.Duration) bool {
 	return !p.broken.Load() && !p.crl.ThisUpdate.After(now.Add(skew)) &&
 		(p.crl.NextUpdate.IsZero() || !now.After(p.crl.NextUpdate.Add(grace)))
+}
+
+// Taken reports whether a policy takes the signature algorithms of the list and its delta.
+func (l *List) Taken(allows func(algorithm string) bool) bool {
+	return takes(allows, l.base.algorithm) && (l.delta == nil || takes(allows, l.delta.algorithm))
 }
 
 // Readable reports whether every look-up so far could read the entry it needed. Once false, the list is not fresh any

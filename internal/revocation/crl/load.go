@@ -199,7 +199,12 @@ func (p *part) build() error {
 		return err
 	}
 	if first >= 0 {
-		p.index = newIndex(countEntries(p.crl.Raw, first, p.crl.EntriesSize()))
+		if p.index, err = newIndex(countEntries(p.crl.Raw, first, p.crl.EntriesSize())); err != nil {
+			return err
+		}
+		if p.index.memory != nil {
+			runtime.AddCleanup(p, unmap, p.index.memory)
+		}
 	}
 	if p.indirect() {
 		p.index.issuers.begin(p.name)

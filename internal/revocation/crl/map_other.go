@@ -15,3 +15,5 @@ func mapFile(*os.File, int) ([]byte, error) { return nil, errors.ErrUnsupported 
 func rest([]byte) {}
 
 func unmap([]byte) {}
+
+func mapMemory(int) ([]byte, error) { return nil, errors.ErrUnsupported }

@@ -27,3 +27,13 @@ func rest(der []byte) {
 }
 
 func unmap(der []byte) { _ = unix.Munmap(der) }
+
+// mapMemory is memory of the system's, zeroed. Where it can be, it is in large pages: an index is read at random.
+func mapMemory(size int) ([]byte, error) {
+	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, err
+	}
+	adviseLargePages(memory)
+	return memory, nil
+}

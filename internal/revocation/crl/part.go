@@ -73,25 +73,21 @@ func (p *part) find(issuer []byte, serial pkix.Serial, e *Entry) bool {
 }
 
 // search probes the index. Only a tag that fits makes it read the body.
-func (p *part) search(issuer uint32, serial []byte, e *Entry) bool {
+func (p *part) search(issuer uint32, serial []byte, e *Entry) (found bool) {
 	x := &p.index
 	if x.count == 0 {
 		return false
 	}
 	at, tag := x.place(issuer, serial)
-	for {
-		fits, ended := x.look(at, tag)
-		for ; fits != 0; fits &= fits - 1 {
-			offset := x.offsets[x.wrap(at+bits.TrailingZeros64(fits)/8)]
-			if p.read(int(offset), issuer, serial, e) {
-				return true
-			}
+	for ended := false; !ended && !found; at = x.wrap(at + group) {
+		var fits uint64
+		for fits, ended = x.look(at, tag); fits != 0 && !found; fits &= fits - 1 {
+			offset := x.offset(x.wrap(at + bits.TrailingZeros64(fits)/8))
+			found = p.read(int(offset), issuer, serial, e)
 		}
-		if ended {
-			return false
-		}
-		at = x.wrap(at + group)
 	}
+	runtime.KeepAlive(p) // until here the memory of the index must stay
+	return found
 }
 
 // read decodes the entry at the offset if it is the one that is looked for. The body may be a mapped file: where the

@@ -1,9 +1,11 @@
 package crl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sekisho/internal/pkix"
@@ -18,7 +20,9 @@ func (k *Keeper) LoadAll(ctx context.Context) error {
 	k.mu.RLock()
 	var fresh []*slot
 	for _, s := range k.slots {
-		if h := s.held.Load(); h.List == nil && h.LastAttempt.IsZero() {
+		_, demanded := s.places[demandedBy]
+		// Strangers' lists are not waited for: a client that needs one does that itself.
+		if h := s.held.Load(); h.List == nil && h.LastAttempt.IsZero() && (!demanded || len(s.places) > 1) {
 			fresh = append(fresh, s)
 		}
 	}
@@ -102,11 +106,20 @@ func (k *Keeper) due(now time.Time) []*slot {
 		_, demanded := s.places[demandedBy]
 		switch idle := now.Unix()-s.used.Load() > int64(demandIdle/time.Second); {
 		case s.flight != nil, demanded && len(s.places) == 1 && idle:
-		case !isURL(s.key.address), !now.Before(h.NextAttempt), h.List != nil && !h.List.Readable():
+		case !isURL(s.key.address), !now.Before(h.NextAttempt), h.List != nil && !h.List.Readable(), s.overdueLocked(h, now):
 			out = append(out, s)
 		}
 	}
 	return out
+}
+
+// overdueLocked reports whether a list is older than a policy wants that came after the next attempt was fixed.
+func (s *slot) overdueLocked(h *Held, now time.Time) bool {
+	if h.Err != nil || h.LastAttempt.IsZero() {
+		return false
+	}
+	refresh := s.refreshLocked()
+	return refresh > 0 && now.Sub(h.LastAttempt) >= refresh
 }
 
 // Demand returns what is held of a distribution point that a certificate names, once it is fresh: at once if it is,
@@ -117,7 +130,11 @@ func (k *Keeper) Demand(ctx context.Context, p Place) (*Held, error) {
 	if len(p.Issuers) == 0 || !isURL(p.Address) {
 		return nil, fmt.Errorf("CRL %.200q: a URL and the certificate's issuer are needed", p.Address)
 	}
-	s := k.demanded(p)
+	s, gone, err := k.demanded(p)
+	k.removeCopies(gone)
+	if err != nil {
+		return nil, fmt.Errorf("CRL %.200s: %w", p.Address, err)
+	}
 	h := s.held.Load()
 	now := k.cfg.Now()
 	if err := h.problem(now); err == nil || !h.LastAttempt.IsZero() && now.Before(h.NextAttempt) {
@@ -139,7 +156,7 @@ func (k *Keeper) Demand(ctx context.Context, p Place) (*Held, error) {
 // problem is why there is no fresh list; nil: there is one.
 func (h *Held) problem(now time.Time) error {
 	switch {
-	case h.List != nil && h.List.Fresh(now, 0):
+	case h.Current(now, 0):
 		return nil
 	case h.Err != nil:
 		return fmt.Errorf("CRL %s: %w", h.Address, h.Err)
@@ -147,36 +164,62 @@ func (h *Held) problem(now time.Time) error {
 	return fmt.Errorf("CRL %s: %w", h.Address, ErrExpired)
 }
 
-// demanded is the slot of a distribution point. Certificates with one issuer share it.
-func (k *Keeper) demanded(p Place) *slot {
+// ErrFull says that certificates name more lists than are kept, all of which are being fetched now.
+var ErrFull = errors.New("too many lists that certificates name are being fetched")
+
+// demanded is the slot of a distribution point. Certificates with one issuer share it. gone are the URLs of those that it
+// took the place of.
+func (k *Keeper) demanded(p Place) (s *slot, gone []string, err error) {
 	key := slotKey{p.Address, pkix.KeyIDOf(p.Issuers[0])}
 	now := k.cfg.Now().Unix()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.slots[key] == nil {
-		k.makeRoomLocked()
+		if gone, err = k.makeRoomLocked(); err != nil {
+			return nil, gone, err
+		}
 	}
-	s := k.slotLocked(key)
+	s = k.slotLocked(key)
 	s.places[demandedBy] = p
 	s.used.Store(now)
-	return s
+	return s, gone, nil
 }
 
-// makeRoomLocked forgets the distribution point that was asked for longest ago if there are too many.
-func (k *Keeper) makeRoomLocked() {
-	count := 0
-	var oldest *slot
+// makeRoomLocked forgets the distribution points that were asked for longest ago as far as there are too many, or their
+// lists too large.
+func (k *Keeper) makeRoomLocked() (gone []string, err error) {
+	count, size := 0, int64(0)
+	var idle []*slot
 	for _, s := range k.slots {
 		if _, demanded := s.places[demandedBy]; !demanded {
 			continue
 		}
 		count++
-		if s.flight == nil && len(s.places) == 1 && (oldest == nil || s.used.Load() < oldest.used.Load()) {
-			oldest = s
+		if list := s.held.Load().List; list != nil {
+			size += list.Size()
+		}
+		if s.flight == nil && len(s.places) == 1 {
+			idle = append(idle, s)
 		}
 	}
-	if count >= k.cfg.MaxPlaces && oldest != nil {
-		delete(oldest.places, demandedBy)
-		k.dropLocked(oldest)
+	if count < k.cfg.MaxPlaces && size < k.cfg.MaxBytesDemanded {
+		return nil, nil
 	}
+	slices.SortFunc(idle, func(a, b *slot) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
+	for _, s := range idle {
+		if count < k.cfg.MaxPlaces && size < k.cfg.MaxBytesDemanded {
+			break
+		}
+		count--
+		if list := s.held.Load().List; list != nil {
+			size -= list.Size()
+		}
+		delete(s.places, demandedBy)
+		k.dropLocked(s)
+		gone = append(gone, s.key.address)
+	}
+	if count >= k.cfg.MaxPlaces || size >= k.cfg.MaxBytesDemanded {
+		return gone, ErrFull
+	}
+	return gone, nil
 }

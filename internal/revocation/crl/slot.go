@@ -3,8 +3,10 @@ package crl
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -43,14 +45,22 @@ func (s *slot) placeLocked() Place {
 		}
 		merged.Issuers = p.Issuers
 		allows = append(allows, p.Allows)
-		if p.Refresh > 0 && (merged.Refresh == 0 || p.Refresh < merged.Refresh) {
-			merged.Refresh = p.Refresh
-		}
 	}
+	merged.Refresh = s.refreshLocked()
 	merged.Allows = func(algorithm string) bool {
 		return slices.ContainsFunc(allows, func(f func(string) bool) bool { return takes(f, algorithm) })
 	}
 	return merged
+}
+
+// refreshLocked is the shortest interval that an owner wants; 0: none says.
+func (s *slot) refreshLocked() (least time.Duration) {
+	for _, p := range s.places {
+		if p.Refresh > 0 && (least == 0 || p.Refresh < least) {
+			least = p.Refresh
+		}
+	}
+	return least
 }
 
 // source is one address that lists come from, and how it went.
@@ -65,7 +75,16 @@ type source struct {
 	copyTried          bool // the copy on disk was looked for
 	fromDisk           bool
 	unkept             bool // the list is to be kept on disk
+	marks              map[pkix.KeyID]mark
 }
+
+// mark is the latest list of one key that was in force: none before it is taken again, whichever key's came between.
+type mark struct {
+	number *big.Int // nil: not given
+	this   time.Time
+}
+
+func markOf(l *List) mark { return mark{l.Number(), l.ThisUpdate()} }
 
 // due reports whether a URL is to be asked now.
 func (src *source) due(now time.Time) bool { return !now.Before(src.next) }
@@ -74,7 +93,7 @@ func (src *source) due(now time.Time) bool { return !now.Before(src.next) }
 func (src *source) settle(l *List, err error, now time.Time, refresh time.Duration) (changed bool) {
 	src.attempt = now
 	if err == nil && l != nil {
-		changed, err = src.take(l)
+		changed, err = src.take(l, now)
 	}
 	if err == nil {
 		src.success, src.fromDisk = now, false
@@ -106,20 +125,50 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// take puts a list in force unless the one that is there is the same or newer.
-func (src *source) take(l *List) (changed bool, err error) {
+// take puts a list in force unless the one that is there is the same or newer, or the new one is no successor of it.
+func (src *source) take(l *List, now time.Time) (changed bool, err error) {
 	old := src.list
-	if old != nil && bytes.Equal(old.Issuer().RawSubjectPublicKeyInfo, l.Issuer().RawSubjectPublicKeyInfo) {
-		switch same := old.same(l); {
-		case same && old.Readable():
-			return false, nil
-		case same:
-		case !newer(l, old):
-			return false, fmt.Errorf("%w: %s comes after %s", ErrOlder, describe(l), describe(old))
+	if old != nil {
+		if err := l.succeeds(old, now); err != nil {
+			return false, err
 		}
 	}
-	src.list, src.unkept = l, true
+	key := pkix.KeyIDOf(l.Issuer())
+	switch last, known := src.marks[key]; {
+	case old != nil && old.same(l) && old.Readable():
+		return false, nil
+	case old != nil && old.same(l), old != nil && old.IsDelta() && !l.IsDelta():
+	case known && !newer(markOf(l), last):
+		return false, fmt.Errorf("%w: %s comes after %s", ErrOlder, markOf(l), last)
+	}
+	src.hold(l)
 	return true, nil
+}
+
+// hold puts a list in force.
+func (src *source) hold(l *List) {
+	src.list, src.unkept = l, true
+	if src.marks == nil {
+		src.marks = make(map[pkix.KeyID]mark) // at most one for each of the candidates
+	}
+	src.marks[pkix.KeyIDOf(l.Issuer())] = markOf(l)
+}
+
+// succeeds reports why a list is not the next one after old: it does not speak of the same certificates, so to take it
+// would be to forget who is revoked. Whoever sits between us and an http URL could serve another list that the CA has
+// truly signed. Once old has run out, a list of another scope may be all there is; a delta or another CA's list never is:
+// what has run out says "revoked" still, and another CA's says nothing. Who means it names the place anew.
+func (l *List) succeeds(old *List, now time.Time) error {
+	switch current := !old.NextUpdate().IsZero() && old.Fresh(now, 0); {
+	case l.IsDelta() && !old.IsDelta():
+		return ErrDelta
+	case !pkix.SameName(l.base.name, old.base.name):
+		return fmt.Errorf("%w: it is by %.200s, not by %.200s; if that is meant, take the place out of the policy and add it again",
+			ErrSuccessor, pkix.DNString(l.base.name), pkix.DNString(old.base.name))
+	case current && !sameIDP(l.base, old.base):
+		return fmt.Errorf("%w: their issuing distribution points differ", ErrSuccessor)
+	}
+	return nil
 }
 
 // same reports whether two lists are one: the signature covers everything else.
@@ -129,20 +178,21 @@ func (l *List) same(other *List) bool {
 
 // newer compares by number, and by thisUpdate where a number is missing or the same (RFC 5280, Section 5.2.3: numbers
 // only grow).
-func newer(l, old *List) bool {
-	if a, b := l.Number(), old.Number(); a != nil && b != nil {
-		if c := a.Cmp(b); c != 0 {
+func newer(l, old mark) bool {
+	if l.number != nil && old.number != nil {
+		if c := l.number.Cmp(old.number); c != 0 {
 			return c > 0
 		}
 	}
-	return l.ThisUpdate().After(old.ThisUpdate())
+	return l.this.After(old.this)
 }
 
-func describe(l *List) string {
-	if n := l.Number(); n != nil {
-		return fmt.Sprintf("number %v of %s", n, l.ThisUpdate().Format(time.RFC3339))
+// String says which list it is.
+func (m mark) String() string {
+	if m.number != nil {
+		return fmt.Sprintf("number %v of %s", m.number, m.this.Format(time.RFC3339))
 	}
-	return "a list of " + l.ThisUpdate().Format(time.RFC3339)
+	return "a list of " + m.this.Format(time.RFC3339)
 }
 
 // snapshot makes what is held of the state.
@@ -187,7 +237,7 @@ func (o *owner) compose() []*Held {
 	var view, waiting []*Held
 	for i, s := range o.slots {
 		h := s.held.Load()
-		if list := h.either(); list != nil && !list.taken(o.places[i].Allows) {
+		if list := h.either(); list != nil && !list.Taken(o.places[i].Allows) {
 			refused := *h
 			refused.List, refused.waiting = nil, nil
 			refused.Err = fmt.Errorf("%w: %s", ErrAlgorithm, list.SignatureAlgorithm())
@@ -205,11 +255,6 @@ func (o *owner) compose() []*Held {
 		}
 	}
 	return view
-}
-
-// taken reports whether a policy takes the signatures of the list and its delta. Owners of one place may differ in this.
-func (l *List) taken(allows func(string) bool) bool {
-	return takes(allows, l.base.algorithm) && (l.delta == nil || takes(allows, l.delta.algorithm))
 }
 
 // addDelta puts a delta on each list that it fits and that has no newer one. It is of no use by itself when there is a
@@ -250,24 +295,25 @@ func (k *Keeper) publish(ctx context.Context, s *slot) {
 	k.mu.Lock()
 	changed := differences([]*Held{s.held.Load()}, []*Held{h})
 	s.held.Store(h)
-	var candidates []pkix.KeyID // of whose certificates an indirect list may speak
+	var candidates []*x509.Certificate // of whose certificates an indirect list may speak
 	for name, p := range s.places {
 		if o := k.owners[name]; o != nil {
 			view := o.compose()
 			changed = append(changed, differences(o.view, view)...)
 			o.view = view
 		}
-		for _, c := range p.Issuers {
-			candidates = append(candidates, pkix.KeyIDOf(c))
-		}
+		candidates = append(candidates, p.Issuers...)
 	}
 	k.mu.Unlock()
 	k.log(ctx, s, h, len(changed) > 0)
 	var issuers []pkix.KeyID
 	for _, l := range changed {
 		issuers = append(issuers, pkix.KeyIDOf(l.Issuer()))
-		if l.Indirect() {
-			issuers = append(issuers, candidates...)
+		for _, c := range candidates {
+			// A CA that has a new key signs with it for the certificates of the old one, too.
+			if l.Indirect() || pkix.SameName(c.RawSubject, l.IssuerName()) {
+				issuers = append(issuers, pkix.KeyIDOf(c))
+			}
 		}
 	}
 	if len(issuers) > 0 {
@@ -303,7 +349,7 @@ func (k *Keeper) log(ctx context.Context, s *slot, h *Held, changed bool) {
 	}
 	s.logged = text
 	if list := h.either(); list != nil && changed {
-		k.cfg.Logger.InfoContext(ctx, "CRL in force", "address", h.Address, "list", describe(list), "entries", list.Len(),
+		k.cfg.Logger.InfoContext(ctx, "CRL in force", "address", h.Address, "list", markOf(list).String(), "entries", list.Len(),
 			"next_update", list.NextUpdate(), "from_disk", h.FromDisk)
 	}
 }

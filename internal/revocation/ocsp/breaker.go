@@ -3,6 +3,8 @@ package ocsp
 import (
 	"sync"
 	"time"
+
+	"sekisho/internal/pkix"
 )
 
 const (
@@ -14,7 +16,13 @@ const (
 // costs each new certificate nothing.
 type breakers struct {
 	mu sync.Mutex
-	of map[string]breaker
+	of map[breakerKey]breaker
+}
+
+// breakerKey is a responder, asked about the certificates of one issuer.
+type breakerKey struct {
+	issuer pkix.KeyID
+	url    string
 }
 
 type breaker struct {
@@ -23,28 +31,28 @@ type breaker struct {
 }
 
 // open reports whether a responder is to be left alone, and until when.
-func (b *breakers) open(responder string, now time.Time) (time.Time, bool) {
+func (b *breakers) open(key breakerKey, now time.Time) (time.Time, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := b.of[responder]
+	s := b.of[key]
 	return s.until, now.Before(s.until)
 }
 
 // record notes how an attempt ended.
-func (b *breakers) record(responder string, now time.Time, failed bool) {
+func (b *breakers) record(key breakerKey, now time.Time, failed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !failed {
-		delete(b.of, responder)
+		delete(b.of, key)
 		return
 	}
 	if b.of == nil || len(b.of) >= maxBreakers {
-		b.of = make(map[string]breaker)
+		b.of = make(map[breakerKey]breaker)
 	}
-	s := b.of[responder]
+	s := b.of[key]
 	s.fails++
 	if s.fails >= tripAfter {
 		s.until = now.Add(backoff(s.fails - tripAfter + 1))
 	}
-	b.of[responder] = s
+	b.of[key] = s
 }

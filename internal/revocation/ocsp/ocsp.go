@@ -93,6 +93,7 @@ var (
 	ErrResponder     = errors.New("the answer is not signed by who may answer")     //
 	ErrBreaker       = errors.New("the responder failed often and is left alone")   //
 	ErrOlder         = errors.New("the answer is older than what is known already") //
+	ErrForgotten     = errors.New("the responder does not know what it said was revoked")
 )
 
 // Client asks and remembers. It is safe for concurrent use. The zero Client is not usable: see [New].
@@ -100,6 +101,8 @@ type Client struct {
 	cfg      Config
 	breakers breakers
 	metrics  counters
+
+	changed func(pkix.CertID)
 
 	mu      sync.RWMutex
 	answers map[pkix.CertID]*Answer
@@ -125,6 +128,7 @@ type Metrics struct {
 
 // flight is a question in progress.
 type flight struct {
+	began  time.Time
 	done   chan struct{} // closed when answer is set
 	answer *Answer
 }
@@ -140,8 +144,12 @@ func New(c Config) *Client {
 	c.Skew = cmp.Or(c.Skew, 5*time.Minute)
 	c.MaxEntries = cmp.Or(c.MaxEntries, 200_000)
 	c.Budget = cmp.Or(c.Budget, 8*time.Second)
-	return &Client{cfg: c, answers: make(map[pkix.CertID]*Answer), flights: make(map[flightKey]*flight)}
+	return &Client{cfg: c, changed: func(pkix.CertID) {}, answers: make(map[pkix.CertID]*Answer), flights: make(map[flightKey]*flight)}
 }
+
+// OnChange has f called after what is known of a certificate changed in a way that ends or begins a right: it is or is no
+// longer revoked, or no longer good. It must be called before the first question.
+func (c *Client) OnChange(f func(id pkix.CertID)) { c.changed = f }
 
 // Metrics returns the counters of now.
 func (c *Client) Metrics() Metrics {
@@ -165,6 +173,16 @@ func (c *Client) Cached(id pkix.CertID) *Answer {
 	return c.answers[id]
 }
 
+// Asking is when the question about a certificate that is in progress began; zero: there is none.
+func (c *Client) Asking(id pkix.CertID) time.Time {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	if f := cmp.Or(c.flights[flightKey{id, false}], c.flights[flightKey{id, true}]); f != nil {
+		return f.began
+	}
+	return time.Time{}
+}
+
 // Ask asks the query's responders in turn until one gives an answer that counts, and returns what is then known. Callers
 // that ask about the same certificate at the same time share one question; it goes on when one of them gives up, until
 // its budget is used up. The answer's Err says what failed; ctx ending gives an answer with ctx's error that is not
@@ -174,7 +192,7 @@ func (c *Client) Ask(ctx context.Context, q Query) *Answer {
 	c.asking.Lock()
 	f := c.flights[key]
 	if f == nil {
-		f = &flight{done: make(chan struct{})}
+		f = &flight{began: c.cfg.Now(), done: make(chan struct{})}
 		c.flights[key] = f
 		c.work.Go(func() { c.fly(ctx, key, q, f) })
 	}
@@ -208,9 +226,10 @@ func (c *Client) Offer(q Query, der []byte) (*Answer, error) {
 	a, err := c.check(q, der, nil)
 	if err == nil {
 		a.Responder = Stapled
-		if known := c.Cached(id); known != nil && known.Checked && a.ThisUpdate.Before(known.ThisUpdate) {
-			err = fmt.Errorf("%w: of %s, known is %s", ErrOlder, stamp(a.ThisUpdate), stamp(known.ThisUpdate))
-		}
+		err = a.endStapled(q, c.cfg.Now())
+	}
+	if err == nil {
+		err = a.supersedes(c.Cached(id))
 	}
 	if err != nil {
 		c.metrics.stapledRefused.Add(1)
@@ -220,17 +239,64 @@ func (c *Client) Offer(q Query, der []byte) (*Answer, error) {
 	return c.remember(id, a, nil), nil
 }
 
+// endStapled has an answer that a client kept end at its nextUpdate, or when its thisUpdate is too old: it was not made just
+// now by a clock that may differ from ours, and bringing it again must not prolong it.
+func (a *Answer) endStapled(q Query, now time.Time) error {
+	if a.Status == pkix.OCSPRevoked {
+		return nil
+	}
+	a.Expires = a.NextUpdate
+	if a.Expires.IsZero() {
+		a.Expires = a.ThisUpdate.Add(cmp.Or(q.Refresh, 5*time.Minute))
+	}
+	if !a.Fresh(now, q.Grace) {
+		return fmt.Errorf("%w: stapled, it ended at %s", ErrTimes, stamp(a.Expires))
+	}
+	return nil
+}
+
+// supersedes says why a verified answer does not take the place of the one that is known, nil when it does. Responders
+// round thisUpdate, so that of two answers with the same one the later made counts, and "revoked" where even that does not
+// tell. "Unknown" takes nothing back.
+func (a *Answer) supersedes(known *Answer) error {
+	if known == nil || !known.Checked {
+		return nil
+	}
+	older := a.ThisUpdate.Before(known.ThisUpdate) || a.ThisUpdate.Equal(known.ThisUpdate) && a.ProducedAt.Before(known.ProducedAt)
+	if known.Status == pkix.OCSPRevoked && a.Status != pkix.OCSPRevoked {
+		older = older || a.ThisUpdate.Equal(known.ThisUpdate) && !a.ProducedAt.After(known.ProducedAt)
+		if !older && a.Status == pkix.OCSPUnknown {
+			return ErrForgotten
+		}
+	}
+	if older {
+		return fmt.Errorf("%w: of %s, made at %s; known is %s, made at %s", ErrOlder, stamp(a.ThisUpdate), stamp(a.ProducedAt), stamp(known.ThisUpdate), stamp(known.ProducedAt))
+	}
+	return nil
+}
+
 // remember stores a new answer, or that there was none, and returns what is known from now on. An answer never gives
 // way to one that was made before it.
 func (c *Client) remember(id pkix.CertID, fresh *Answer, err error) *Answer {
+	known, next := c.replace(id, fresh, err)
+	revoked := func(a *Answer) bool { return a != nil && a.Checked && a.Status == pkix.OCSPRevoked }
+	good := func(a *Answer) bool { return a != nil && a.Checked && a.Status == pkix.OCSPGood }
+	if revoked(known) != revoked(next) || good(known) && !good(next) {
+		c.changed(id)
+	}
+	return next
+}
+
+// replace is remember without telling: it returns what was known before, too.
+func (c *Client) replace(id pkix.CertID, fresh *Answer, err error) (known, next *Answer) {
 	now := c.cfg.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := c.answers[id]
-	if err == nil && known != nil && known.Checked && fresh.ThisUpdate.Before(known.ThisUpdate) {
-		err = fmt.Errorf("%w: of %s, known is %s", ErrOlder, stamp(fresh.ThisUpdate), stamp(known.ThisUpdate))
+	known = c.answers[id]
+	if err == nil {
+		err = fresh.supersedes(known)
 	}
-	next := &Answer{}
+	next = &Answer{}
 	if err == nil {
 		*next = *fresh
 		next.Asked = now
@@ -245,7 +311,7 @@ func (c *Client) remember(id pkix.CertID, fresh *Answer, err error) *Answer {
 		c.evictLocked()
 	}
 	c.answers[id] = next
-	return next
+	return known, next
 }
 
 // evictLocked makes room: of a handful of entries, as the map gives them, the one asked about longest ago goes, and one

@@ -191,6 +191,58 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// The breaker is of a responder and an issuer: certificates of another CA that name the responder of this one do not have
+// it left alone.
+func TestBreakerIsOfOneIssuer(t *testing.T) {
+	r, q, client := newResponder(t)
+	other := testpki.NewCA(t, testpki.Name("other"))
+	for range tripAfter + 1 {
+		foreign := q
+		foreign.Issuer, foreign.Cert = other.Cert, other.Client("x").Cert
+		if a := client.Ask(t.Context(), foreign); a.Err == nil {
+			t.Fatal("the responder answered for another CA")
+		}
+	}
+	if a := client.Ask(t.Context(), q); a.Err != nil || a.Status != pkix.OCSPGood {
+		t.Errorf("%+v after %d requests", a, r.requests.Load())
+	}
+	q.Cert, q.Responders = r.ca.Client("y").Cert, []string{"http://127.0.0.1/" + strings.Repeat("a", maxURL)}
+	if a := client.Ask(t.Context(), q); a.Err == nil || len(a.Err.Error()) > 500 {
+		t.Errorf("a long URL: %.600v", a.Err)
+	}
+}
+
+// Which of two verified answers is believed does not depend on which came first, and "revoked" is never taken back by an
+// answer that was not made after it.
+func TestInvariant01OlderAnswerDoesNotReplaceRevoked(t *testing.T) {
+	at := time.Now().Truncate(time.Hour)
+	answer := func(status pkix.OCSPStatus, this, produced time.Duration) *Answer {
+		return &Answer{Checked: true, Status: status, ThisUpdate: at.Add(this), ProducedAt: at.Add(produced)}
+	}
+	revoked := answer(pkix.OCSPRevoked, 0, time.Minute)
+	for _, tc := range []struct {
+		name         string
+		known, fresh *Answer
+		err          error
+	}{
+		{"nothing known", nil, answer(pkix.OCSPGood, 0, 0), nil},
+		{"nothing usable known", &Answer{Err: ErrTimes}, answer(pkix.OCSPGood, 0, 0), nil},
+		{"good after revoked", revoked, answer(pkix.OCSPGood, time.Hour, time.Hour), nil},
+		{"good made later, rounded to the same thisUpdate", revoked, answer(pkix.OCSPGood, 0, 2*time.Minute), nil},
+		{"good made before, rounded to the same thisUpdate", revoked, answer(pkix.OCSPGood, 0, 0), ErrOlder},
+		{"good made at the same time", revoked, answer(pkix.OCSPGood, 0, time.Minute), ErrOlder},
+		{"good of an earlier thisUpdate, made later", revoked, answer(pkix.OCSPGood, -time.Hour, time.Hour), ErrOlder},
+		{"unknown made later", revoked, answer(pkix.OCSPUnknown, time.Hour, time.Hour), ErrForgotten},
+		{"revoked again", revoked, revoked, nil},
+		{"revoked made at the same time as good", answer(pkix.OCSPGood, 0, time.Minute), revoked, nil},
+		{"good again", answer(pkix.OCSPGood, 0, 0), answer(pkix.OCSPGood, 0, 0), nil},
+	} {
+		if err := tc.fresh.supersedes(tc.known); !errors.Is(err, tc.err) || err != nil && tc.err == nil {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.err)
+		}
+	}
+}
+
 // What is stapled counts like an answer, unless something newer is known.
 func TestOffer(t *testing.T) {
 	r, q, client := newResponder(t)

@@ -25,8 +25,10 @@ const (
 	maxGET = 255
 	// nonceLength is that of RFC 9654, Section 2.1, in octets.
 	nonceLength = 32
-	// maxResponders bounds how many responders one question goes to.
+	// maxResponders bounds how many responders one question goes to, and maxURL how long the URL of one may be, in bytes:
+	// certificates name them.
 	maxResponders = 4
+	maxURL        = 2048
 )
 
 // question asks one responder after the other.
@@ -44,7 +46,7 @@ func (c *Client) question(ctx context.Context, q Query) (*Answer, error) {
 			c.count(a)
 			return a, nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", responder, err))
+		errs = append(errs, fmt.Errorf("%.200s: %w", responder, err))
 	}
 	c.metrics.failed.Add(1)
 	return nil, errors.Join(errs...)
@@ -63,12 +65,16 @@ func (c *Client) count(a *Answer) {
 
 // askOne performs the exchange with one responder, unless that failed too often of late.
 func (c *Client) askOne(ctx context.Context, q Query, responder string) (*Answer, error) {
-	now := c.cfg.Now()
-	if until, open := c.breakers.open(responder, now); open {
+	if len(responder) > maxURL {
+		return nil, fmt.Errorf("the responder's URL has %d bytes; at most %d are taken", len(responder), maxURL)
+	}
+	// By issuer: the certificates of another CA may name this responder, which knows nothing of them.
+	key := breakerKey{pkix.KeyIDOf(q.Issuer), responder}
+	if until, open := c.breakers.open(key, c.cfg.Now()); open {
 		return nil, fmt.Errorf("%w until %s", ErrBreaker, stamp(until))
 	}
 	a, err := c.exchange(ctx, q, responder)
-	c.breakers.record(responder, c.cfg.Now(), isResponderFault(err))
+	c.breakers.record(key, c.cfg.Now(), isResponderFault(err))
 	return a, err
 }
 

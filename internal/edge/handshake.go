@@ -40,6 +40,7 @@ type handshake struct {
 	host     *site.Host // nil until the ClientHello, or when nobody has that name
 	epoch    uint64     // of the revocation index when identity was judged
 	identity identity.Identity
+	staple   []byte   // the OCSP answer that the client sent with its certificate
 	refused  bool     // by us, for the identity
 	resumed  *binding // of the session that crypto/tls was last given; it counts when the connection did resume
 }
@@ -79,23 +80,37 @@ func (hs *handshake) verify(cs tls.ConnectionState) error {
 			return err
 		}
 	}
+	hs.staple = cs.OCSPResponse
 	hs.epoch = hs.server.cfg.Verifier.Epoch()
 	hs.identity = hs.server.cfg.Verifier.Check(hs.host.Trust, cs.PeerCertificates)
-	if refusesInHandshake(hs.host) && !hs.identity.Verified() && hs.identity.Reason() != identity.RevocationPending {
+	if refusesInHandshake(hs.host) && !hs.identity.Verified() && !hs.waits() {
 		hs.refused = true
 		return &refusedError{hs.identity}
 	}
 	return nil
 }
 
+// waits reports whether the decision about the client is to be made once it has proved its key: the sources of revocation
+// are to be asked then, or what it stapled is to be looked at.
+func (hs *handshake) waits() bool {
+	switch hs.identity.Reason() {
+	case identity.RevocationPending:
+		return true
+	case identity.RevocationUnknown:
+		return len(hs.staple) > 0
+	default:
+		return false
+	}
+}
+
 // resolve asks the sources of revocation that the verification found missing. The client has proved its key by now.
-func (hs *handshake) resolve(conn *tls.Conn) {
-	if hs.identity.Reason() != identity.RevocationPending {
+func (hs *handshake) resolve() {
+	if hs.identity.Reason() != identity.RevocationPending && len(hs.staple) == 0 {
 		return
 	}
 	v := hs.server.cfg.Verifier
 	hs.epoch = v.Epoch()
-	hs.identity = v.Resolve(context.Background(), hs.host.Trust, hs.identity, conn.ConnectionState().OCSPResponse)
+	hs.identity = v.Resolve(context.Background(), hs.host.Trust, hs.identity, hs.staple)
 }
 
 // sameCertificate holds a session to the certificate it was bound to.

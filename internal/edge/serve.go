@@ -221,7 +221,7 @@ func (s *Server) admit(sock *socket) {
 		hs.failed(sock, err)
 		return
 	}
-	hs.resolve(tlsConn) // still counted as a handshake of its address: it waits for others
+	hs.resolve() // still counted as a handshake of its address: it waits for others
 	s.gate.proved(sock)
 	c = s.enter(hs, sock, tlsConn)
 	c.settle()
@@ -252,7 +252,7 @@ func (s *Server) enter(hs *handshake, sock *socket, tlsConn *tls.Conn) *conn {
 	s.live.add(c, first, now)
 	s.noteUsage(first, now)
 	// The connection's tls.Config leads to hs for as long as the connection lives; an old snapshot need not.
-	hs.snapshot, hs.host, hs.identity, hs.resumed = nil, nil, identity.Identity{}, nil
+	hs.snapshot, hs.host, hs.identity, hs.staple, hs.resumed = nil, nil, identity.Identity{}, nil, nil
 	return c
 }
 

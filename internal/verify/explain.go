@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"crypto/x509"
 	"time"
 
@@ -18,7 +19,7 @@ type Explanation struct {
 	Mode        string              `json:"mode,omitempty"`   // of the host: off, request or require
 	Remote      string              `json:"remote,omitempty"` // the client's address
 	At          time.Time           `json:"at"`
-	Decision    string              `json:"decision"` // valid or refused
+	Decision    string              `json:"decision"` // valid, refused, or pending: it is made when the sources were asked
 	Reason      identity.Reason     `json:"reason"`   // empty when valid
 	Text        string              `json:"text"`     // the reason in words
 	Revocation  string              `json:"revocation,omitempty"`
@@ -60,7 +61,10 @@ func (v *Verifier) ExplainIdentity(set *trust.Set, id identity.Identity) Explana
 		At: now.UTC(), Decision: "valid", Reason: id.Reason(), Revocation: id.Revocation(), Presented: len(id.Chain()),
 		Path: []CertificateFacts{}, TrustSet: []CAFacts{}, Sources: []revocation.Report{},
 	}
-	if !id.Verified() {
+	switch {
+	case id.Reason() == identity.RevocationPending:
+		e.Decision = "pending"
+	case !id.Verified():
 		e.Decision = "refused"
 	}
 	switch err := id.Err(); {
@@ -70,7 +74,7 @@ func (v *Verifier) ExplainIdentity(set *trust.Set, id identity.Identity) Explana
 		e.Text = "no certificate was presented"
 	}
 	for _, ca := range set.CAs() {
-		e.TrustSet = append(e.TrustSet, CAFacts{ca.ID, ca.Name, ca.Policy})
+		e.TrustSet = append(e.TrustSet, caFacts(&ca))
 	}
 	if leaf := id.Leaf(); leaf != nil {
 		facts := factsOf(leaf)
@@ -80,11 +84,15 @@ func (v *Verifier) ExplainIdentity(set *trust.Set, id identity.Identity) Explana
 		e.Path = append(e.Path, factsOf(c))
 	}
 	if ca := caOf(set, id); ca != nil {
-		e.CA = &CAFacts{ca.ID, ca.Name, ca.Policy}
+		facts := caFacts(ca)
+		e.CA = &facts
 		_, e.Sources = v.checker.Explain(id.Path(), ca, now)
 	}
 	return e
 }
+
+// caFacts name a CA. That of the house has no id of its own.
+func caFacts(ca *trust.CA) CAFacts { return CAFacts{cmp.Or(ca.ID, ca.Name), ca.Name, ca.Policy} }
 
 // clip bounds a text that a stranger may have written: explanations of refusals are kept.
 func clip(text string) string { return text[:min(len(text), 1024)] }

@@ -131,30 +131,39 @@ func (v *Verifier) Recheck(set *trust.Set, id identity.Identity) identity.Identi
 }
 
 // Resolve asks the sources about an identity that is [identity.RevocationPending], and judges it by what they say; any
-// other is returned as it is. staple is the OCSP answer that the client sent, if any. It takes as long as the checker's
-// budget lets it, and must be called only for clients that have proved their key.
+// other is returned as it is, unless the client sent something new about it: staple is the OCSP answer that came with its
+// certificate, if any. It takes as long as the checker's budget lets it, and must be called only for clients that have
+// proved their key.
 func (v *Verifier) Resolve(ctx context.Context, set *trust.Set, id identity.Identity, staple []byte) identity.Identity {
+	ctx, cancel := v.checker.WithBudget(ctx) // for all of them
+	defer cancel()
 	for range 3 { // other paths, which Check finds when this one comes to nothing
-		if id.Reason() != identity.RevocationPending {
-			return id
-		}
 		ca := caOf(set, id)
 		if ca == nil {
 			return id
 		}
-		stapleErr := v.checker.Offer(id.Path(), ca, staple)
-		id = v.conclude(id, v.checker.Resolve(ctx, id.Path(), ca), false)
-		if id.Verified() {
-			return id
+		var stapleErr error
+		if len(staple) > 0 {
+			if stapleErr = v.checker.Offer(id.Path(), ca, staple); stapleErr == nil {
+				id = v.judge(set, id, v.now(), true)
+			}
+		}
+		pending := id.Reason() == identity.RevocationPending
+		if pending {
+			id = v.conclude(id, v.checker.Resolve(ctx, id.Path(), ca), false)
 		}
 		if stapleErr != nil && id.Reason() == identity.RevocationUnknown {
-			id = identity.NewRefused(id.Chain(), id.Path(), id.Reason(), fmt.Errorf("%w; stapled: %w", id.Err(), stapleErr)).Judged("", id.Until())
+			err := fmt.Errorf("%w; stapled: %w", id.Err(), stapleErr)
+			id = identity.NewRefused(id.Chain(), id.Path(), id.Reason(), err).Judged(id.Revocation(), id.Until())
 		}
-		if other := v.Check(set, id.Chain()); !slices.Equal(other.Path(), id.Path()) && (other.Verified() || other.Reason() == identity.RevocationPending) {
-			id = other
-			continue
+		if id.Verified() || !pending {
+			return id
 		}
-		return id
+		other := v.Check(set, id.Chain())
+		if slices.Equal(other.Path(), id.Path()) || !other.Verified() && other.Reason() != identity.RevocationPending {
+			return id
+		}
+		id = other
 	}
 	return id
 }
@@ -201,7 +210,7 @@ func (v *Verifier) conclude(id identity.Identity, verdict revocation.Verdict, fi
 	case verdict.State == revocation.Revoked:
 		id = refuse(id, identity.Revoked, func() error { return revokedError(cert, verdict) })
 	case verdict.State == revocation.Unknown && verdict.Pending && (first || !verdict.Soft):
-		id = refuse(id, identity.RevocationPending, func() error { return unknownError(cert) })
+		id = refuse(id, identity.RevocationPending, func() error { return pendingError(cert) })
 	case !verdict.Allows():
 		id = refuse(id, identity.RevocationUnknown, func() error { return unknownError(cert) })
 	case !id.Verified():
@@ -239,7 +248,12 @@ func revokedError(c *x509.Certificate, verdict revocation.Verdict) error {
 }
 
 func unknownError(c *x509.Certificate) error {
-	return fmt.Errorf("certificate %q serial %s: no source says, freshly, that it is not revoked; \"sekisho explain\" shows which were asked",
+	return fmt.Errorf("certificate %q serial %s: no source says, freshly, that it is not revoked",
+		pkix.DNString(c.RawSubject), pkix.SerialOf(c.SerialNumber))
+}
+
+func pendingError(c *x509.Certificate) error {
+	return fmt.Errorf("certificate %q serial %s: the sources of its revocation are asked when its client connects",
 		pkix.DNString(c.RawSubject), pkix.SerialOf(c.SerialNumber))
 }
 

@@ -48,7 +48,7 @@ that it found, the CA and its policy, each source of revocation that it asked, h
 and which one decided. With the X-Request-Id of a refused request it prints the same as it was known at that moment.
 Nothing is fetched for it: "not asked yet" is an answer, too.
 
-Exit codes: 0 valid, 1 refused, 2 wrong usage or unreadable input.`,
+Exit codes: 0 valid, 1 refused or pending, 2 wrong usage or unreadable input.`,
 		Example: `  sekisho explain client.pem --host api.example.com
   sekisho explain 5f0c3b1e9a7d4c2b8e6f1a3d --json`,
 		Args: oneArg("sekisho explain client.pem --host api.example.com"),
@@ -64,7 +64,7 @@ Exit codes: 0 valid, 1 refused, 2 wrong usage or unreadable input.`,
 					err = x.print(e.stdout)
 				}
 				if err == nil && x.Reason != identity.OK {
-					err = fmt.Errorf("refused: %s: %s", x.Reason, x.Text)
+					err = fmt.Errorf("%s: %s: %s", x.Decision, x.Reason, x.Text)
 				}
 				return err
 			})
@@ -125,6 +125,13 @@ func (x *explained) print(w io.Writer) error {
 	if x.CA != nil {
 		fmt.Fprintf(&b, "CA           %s\n", x.CA.Name)
 	}
+	if len(x.Path) == 0 && x.Certificate != nil {
+		names := make([]string, len(x.TrustSet))
+		for i, ca := range x.TrustSet {
+			names[i] = ca.Name
+		}
+		fmt.Fprintf(&b, "certificate  %s, serial %s, issued by %s\nCAs          %s\n", x.Certificate.Subject, x.Certificate.Serial, x.Certificate.Issuer, dash(strings.Join(names, ", ")))
+	}
 	for i, c := range x.Path {
 		fmt.Fprintf(&b, "path %d       %s, serial %s, to %s\n", i, c.Subject, c.Serial, c.NotAfter.Format(time.DateOnly))
 	}
@@ -143,24 +150,36 @@ func printReport(b *strings.Builder, r revocation.Report) {
 		return
 	}
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "  SOURCE\tANSWER\tFRESH\tNUMBER\tNEXT UPDATE\tDECIDED\tADDRESS\t")
+	fmt.Fprintln(table, "  SOURCE\tANSWER\tFRESH\tNUMBER\tNEXT UPDATE\tASKED\tDECIDED\tSIGNER\tADDRESS\t")
 	for _, s := range r.Sources {
-		next := "-"
-		if s.NextUpdate != nil {
-			next = s.NextUpdate.Format(time.RFC3339)
+		fresh := yes(s.Fresh)
+		if s.Answer == revocation.DoesNotApply {
+			fresh = "-"
 		}
 		answer := s.Answer
 		if s.Reason != "" {
 			answer += " " + s.Reason
 		}
-		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", s.Source, answer, yes(s.Fresh), dash(s.Number), next, yes(s.Decided), dash(s.Address))
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", s.Source, answer, fresh, dash(s.Number), moment(s.NextUpdate), moment(s.LastAttempt),
+			yes(s.Decided), dash(s.Signer), dash(s.Address))
 	}
 	_ = table.Flush() // a strings.Builder takes everything
 	for _, s := range r.Sources {
-		if s.Error != "" {
+		switch {
+		case s.Error == "":
+		case s.Address == "" || strings.Contains(s.Error, s.Address):
+			fmt.Fprintf(b, "  %s: %s\n", s.Source, s.Error)
+		default:
 			fmt.Fprintf(b, "  %s %s: %s\n", s.Source, s.Address, s.Error)
 		}
 	}
+}
+
+func moment(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.Format(time.RFC3339)
 }
 
 func yes(b bool) string {

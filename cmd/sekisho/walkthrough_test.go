@@ -17,7 +17,7 @@ import (
 
 // block is a fenced block of a walkthrough.
 type block struct {
-	kind string // what stands behind the fence: sh, sh background, sh fails, output, log PORT
+	kind string // what stands behind the fence: sh, sh background [PORT [log]], sh fails, output, log PORT
 	text string
 	line int
 }
@@ -60,10 +60,12 @@ func freePort(t *testing.T) string {
 
 // walk executes a document's blocks: "sh" in a bash of its own each, "sh background" until the end of the test, "sh fails"
 // must fail. The lines of an "output" block must stand in what the block before it printed, in that order. Ports are
-// replaced by free ones.
+// replaced by free ones. A background block has begun once its port takes connections: the one behind the fence, or that
+// of --edge. With "log" behind the port, a log block says when: openssl's responder is stuck once a client has connected
+// and gone without a word.
 func walk(t *testing.T, path string, ports ...string) {
 	dir := t.TempDir()
-	environment := append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "HOME="+dir)
+	environment := append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "HOME="+dir, "no_proxy=*")
 	replace := make([]string, 0, 2*len(ports))
 	logs := make(map[string]*logBuffer)
 	for _, port := range ports {
@@ -83,17 +85,19 @@ func walk(t *testing.T, path string, ports ...string) {
 			if (err != nil) != (b.kind == "sh fails") {
 				t.Fatalf("%s: %v\n%s\n%s", where, err, text, out)
 			}
-		case b.kind == "sh background":
+		case strings.HasPrefix(b.kind, "sh background"):
 			log := &logBuffer{}
-			port := regexp.MustCompile(`--edge :(\d+)`).FindStringSubmatch(b.text)
+			port := regexp.MustCompile(`(?:^sh background |--edge :)(\d+)`).FindStringSubmatch(b.kind + "\n" + b.text)
 			if port == nil {
-				t.Fatalf("%s: a background block starts a server with --edge :PORT", where)
+				t.Fatalf("%s: a background block names its port, or starts a server with --edge :PORT", where)
 			}
 			logs[port[1]] = log
 			runBackground(t, script, log)
-			waitForPort(t, replacer.Replace(port[1]), log)
+			if !strings.HasSuffix(b.kind, " log") {
+				waitForPort(t, replacer.Replace(port[1]), log)
+			}
 		case kind == "output":
-			expectInOrder(t, where, b.text, printed)
+			expectInOrder(t, where, text, printed)
 		case kind == "log":
 			expectSoon(t, where, b.text, logs[arg])
 		}
@@ -156,6 +160,11 @@ func expectSoon(t *testing.T, where, want string, log *logBuffer) {
 // TestWalkthroughMTLSWorkshop executes the workshop with sekisho as its server.
 func TestWalkthroughMTLSWorkshop(t *testing.T) {
 	walk(t, "../../docs/walkthroughs/mtls-workshop.md", "8443", "9443")
+}
+
+// TestWalkthroughRevocation executes the article on revocation with sekisho in Cloudflare's place.
+func TestWalkthroughRevocation(t *testing.T) {
+	walk(t, "../../docs/walkthroughs/mtls-revocation.md", "8443", "8440", "8441", "8088", "2560")
 }
 
 // TestREADMESession executes the README's session against a server as `make run` starts it.

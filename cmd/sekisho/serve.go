@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -202,6 +203,7 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 			return err
 		}
 	}
+	runtime.GC() // what the start left over would let the heap grow to five times its size
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, serving := errgroup.WithContext(ctx)

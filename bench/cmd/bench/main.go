@@ -3,6 +3,9 @@
 //
 //	make bench
 //	make bench BENCHARGS='-only full-seen,http1 -runs 1 -seconds 2 -servers sekisho,bare'
+//	make bench BENCHARGS='-only crl'
+//
+// The rows of crl are about revocation lists: how lists are loaded, looked up, and what they cost handshakes.
 //
 // It needs two CPUs and taskset. It refuses to compare a server that lets clients without a certificate in.
 package main
@@ -49,6 +52,8 @@ func run(ctx context.Context, args []string) error {
 			return bare.Run(ctx, args[1], args[2], pki.Files{CA: args[3], Cert: args[4], Key: args[5]})
 		case "load":
 			return runLoad(args[1:])
+		case "crl-load":
+			return runCRLLoad(ctx, args[1:])
 		}
 	}
 	o, err := parseOptions(args)
@@ -61,10 +66,12 @@ func run(ctx context.Context, args []string) error {
 // options are what a person chooses.
 type options struct {
 	rows     []load.Row
+	crl      bool // what is about revocation lists, too
 	servers  []string
 	runs     int
 	seconds  float64
 	peer     peer.Config
+	openssl  string
 	out      string // results are written to OUT/RESULTS.md and OUT/results.json; empty: only printed
 	serverAt string // CPU of the server
 	loadAt   string // CPU of load generator and upstream
@@ -78,6 +85,7 @@ func parseOptions(args []string) (options, error) {
 	for _, r := range load.Rows() {
 		all = append(all, string(r))
 	}
+	all = append(all, crlRows)
 	only := fs.String("only", strings.Join(all, ","), "rows to measure")
 	servers := fs.String("servers", strings.Join(peer.Names(), ","), "servers to measure")
 	fs.IntVar(&o.runs, "runs", 3, "runs of each row and server, interleaved")
@@ -85,6 +93,7 @@ func parseOptions(args []string) (options, error) {
 	fs.StringVar(&o.peer.Sekisho, "sekisho", "../bin/sekisho", "path of sekisho")
 	fs.StringVar(&o.peer.Caddy, "caddy", "../bin/tools/caddy", "path of caddy")
 	fs.StringVar(&o.peer.Nginx, "nginx", "/usr/sbin/nginx", "path of nginx")
+	fs.StringVar(&o.openssl, "openssl", "openssl", "path of openssl, for the rows of crl")
 	fs.StringVar(&o.out, "out", "", "directory for RESULTS.md and results.json; empty: print only")
 	fs.StringVar(&o.serverAt, "server-cpu", "0", "CPU of the server")
 	fs.StringVar(&o.loadAt, "load-cpu", "1", "CPU of load generator and upstream")
@@ -92,6 +101,10 @@ func parseOptions(args []string) (options, error) {
 		return o, err
 	}
 	for name := range strings.SplitSeq(*only, ",") {
+		if name == crlRows {
+			o.crl = true
+			continue
+		}
 		o.rows = append(o.rows, load.Row(name))
 	}
 	o.servers = strings.Split(*servers, ",")

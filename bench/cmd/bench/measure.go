@@ -63,6 +63,12 @@ func measure(ctx context.Context, o options) error {
 			return err
 		}
 	}
+	if o.crl {
+		r.Versions["openssl"] = openSSLVersion(ctx, o.openssl)
+		if r.CRL, err = o.measureCRL(ctx, dir); err != nil {
+			return err
+		}
+	}
 	return o.write(r)
 }
 
@@ -79,7 +85,7 @@ func (o *options) setUp(ctx context.Context, dir string) error {
 		}
 	}
 	n := 1000
-	if slices.Contains(o.rows, load.FullNew) {
+	if o.crl || slices.Contains(o.rows, load.FullNew) {
 		n = max(n, int(handshakesPerSecond*(o.seconds+1)))
 	}
 	fmt.Fprintf(os.Stderr, "making %d client certificates\n", n)
@@ -131,26 +137,19 @@ func (o options) row(ctx context.Context, row load.Row, dir string) ([]report.Ce
 			if c.Error != "" {
 				continue
 			}
-			result, err := o.once(ctx, *c, filepath.Join(dir, fmt.Sprintf("%s-%s-%d", row, c.Server, run)), dir)
+			result, err := o.once(ctx, *c, filepath.Join(dir, fmt.Sprintf("%s-%s-%d", row, c.Server, run)), dir, nil)
 			if ctx.Err() != nil {
 				return cells, ctx.Err()
 			}
-			if err != nil {
-				c.Error = err.Error()
-				fmt.Fprintf(os.Stderr, "%-9s %-8s %v\n", row, c.Server, err)
-				continue
-			}
-			c.Runs = append(c.Runs, result)
-			fmt.Fprintf(os.Stderr, "%-9s %-8s %8.0f/s %8.1f µs CPU  p99 %.2f ms  server %3.0f%%  load %3.0f%%  errors %d %s\n", row, c.Server,
-				result.Rate(), result.CPU(), result.P99, 100*result.ServerCPU/result.Seconds, 100*result.ClientCPU/result.Seconds,
-				result.Errors, result.FirstErr)
+			ran(c, "", result, err)
 		}
 	}
 	return cells, nil
 }
 
-// once starts a server anew, so that it has seen no certificate, and loads it once.
-func (o options) once(ctx context.Context, c report.Cell, work, certs string) (load.Result, error) {
+// once starts a server anew, so that it has seen no certificate, and loads it once. after, if it is not nil, sees the
+// server once more before it ends.
+func (o options) once(ctx context.Context, c report.Cell, work, certs string, after func(*peer.Peer) error) (load.Result, error) {
 	var result load.Result
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return result, err
@@ -170,7 +169,10 @@ func (o options) once(ctx context.Context, c report.Cell, work, certs string) (l
 	if err != nil {
 		return result, fmt.Errorf("load generator: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	return result, json.Unmarshal(out, &result)
+	if err := json.Unmarshal(out, &result); err != nil || after == nil {
+		return result, err
+	}
+	return result, after(server)
 }
 
 // write prints the table and keeps it.

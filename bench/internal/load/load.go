@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sekisho/bench/internal/pki"
+	"sekisho/bench/internal/proc"
 )
 
 // Row is one kind of work.
@@ -104,18 +105,18 @@ func Run(c Config) (Result, error) {
 	}()
 	drive(workers, time.Now().Add(warm))
 
-	server0, err := CPUSeconds(c.PID)
+	server0, err := proc.CPUSeconds(c.PID)
 	if err != nil {
 		return Result{}, err
 	}
-	client0, start := ownCPU(), time.Now()
+	client0, start := proc.OwnCPU(), time.Now()
 	tallies := drive(workers, start.Add(time.Duration(c.Seconds*float64(time.Second))))
-	server1, err := CPUSeconds(c.PID)
+	server1, err := proc.CPUSeconds(c.PID)
 	if err != nil {
 		return Result{}, err
 	}
 	r := merge(tallies, start)
-	r.ServerCPU, r.ClientCPU = server1-server0, ownCPU()-client0
+	r.ServerCPU, r.ClientCPU = server1-server0, (proc.OwnCPU() - client0).Seconds()
 	return r, nil
 }
 
@@ -238,6 +239,20 @@ func Probe(addr string, cert *tls.Certificate) error {
 	}
 	_, err = newHTTP1(conn).once()
 	return err
+}
+
+// Answers shakes hands once without a certificate. In TLS 1.3 that succeeds for the client as soon as the server has sent
+// its part, whatever it thinks of the client, and costs the server no look at a list.
+func Answers(addr string) error {
+	raw, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	if err := raw.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	return tls.Client(raw, clientConfig("http/1.1")).Handshake()
 }
 
 // clientConfig is what every connection of the load generator has in common.

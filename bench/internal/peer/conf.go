@@ -1,6 +1,7 @@
 package peer
 
-// sekishoConf: the identity headers of RFC 9440, which are the default, stay on.
+// sekishoConf: the identity headers of RFC 9440, which are the default, stay on. A list belongs to a CA with a policy of
+// its own, which is the default one here.
 const sekishoConf = `listen:
   edge: "{{.Addr}}"
   admin: "127.0.0.1:0"
@@ -9,11 +10,15 @@ const sekishoConf = `listen:
 log:
   access: "off"
   level: warn
+{{- if .Trust}}
+trust:
+  - {name: bench, certs: "{{.CA}}"{{if .List}}, crls: ["{{.List}}"]{{end}}}
+{{- end}}
 hosts:
   - name: {{.Host}}
     upstreams: ["http://{{.Origin}}"]
     certificate: {cert: "{{.Cert}}", key: "{{.Key}}"}
-    client_auth: {mode: require, ca: ["{{.CA}}"]}
+    client_auth: {mode: require, ca: [{{if .Trust}}bench{{else}}"{{.CA}}"{{end}}]}
 `
 
 // nginxConf: one worker; tickets are on by default and said so; connections are not recycled after 1,000 requests.
@@ -43,6 +48,9 @@ http {
     ssl_certificate {{.Cert}};
     ssl_certificate_key {{.Key}};
     ssl_client_certificate {{.CA}};
+{{- if .List}}
+    ssl_crl {{.ListPEM}};
+{{- end}}
     ssl_verify_client on;
     ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_tickets on;

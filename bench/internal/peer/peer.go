@@ -39,15 +39,26 @@ type Config struct {
 	Nginx   string
 	Self    string // this program, for the bare server
 	CPU     string // the one core, as taskset writes it
+	CRL     *CRL   // nil: the CA has no lists
+	// Answered is called once, at the first answer and before the next request; nil: nothing.
+	Answered func(*Peer) error
+}
+
+// CRL is about revocation lists, which sekisho and nginx can be told of.
+type CRL struct {
+	List    string           // path in DER; "": none, but configured in the same way
+	ListPEM string           // path of the same in PEM
+	Revoked *tls.Certificate // must be refused; nil: the list names nobody who could ask
 }
 
 // Peer is a running server.
 type Peer struct {
-	Addr string // HOST:PORT of its TLS listener
-	PID  int
-	cmd  *exec.Cmd
-	done chan error
-	log  string
+	Addr    string // HOST:PORT of its TLS listener
+	PID     int
+	Started time.Duration // from its start to the end of the first handshake, which is one without a client certificate
+	cmd     *exec.Cmd
+	done    chan error
+	log     string
 }
 
 // kind is how one server is configured and started.
@@ -93,7 +104,8 @@ func find(name string) (kind, error) {
 	return kind{}, fmt.Errorf("no server %q; servers are %s", name, strings.Join(Names(), ", "))
 }
 
-// Start runs a server alone on the core and returns once it lets a client with a certificate in and one without not.
+// Start runs a server alone on the core and returns once it lets a client with a certificate in, and one without or with
+// a revoked one not.
 func Start(ctx context.Context, name string, c Config) (*Peer, error) {
 	k, err := find(name)
 	if err != nil {
@@ -123,12 +135,21 @@ func Start(ctx context.Context, name string, c Config) (*Peer, error) {
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+c.Dir, "XDG_DATA_HOME="+c.Dir, "XDG_CONFIG_HOME="+c.Dir)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	start := time.Now()
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
 	p.PID = p.cmd.Process.Pid // taskset becomes the server
 	go func() { p.done <- p.cmd.Wait() }()
-	if err := p.ready(&c.Client); err != nil {
+	err = p.until(2*time.Millisecond, func() error { return load.Answers(p.Addr) })
+	p.Started = time.Since(start)
+	if err == nil && c.Answered != nil {
+		err = c.Answered(p)
+	}
+	if err == nil {
+		err = p.ready(c)
+	}
+	if err != nil {
 		p.Stop()
 		text, _ := os.ReadFile(p.log) // for people; missing is said by its absence
 		return nil, fmt.Errorf("%s: %w\n%s", name, err, bytes.TrimSpace(text))
@@ -136,20 +157,37 @@ func Start(ctx context.Context, name string, c Config) (*Peer, error) {
 	return p, nil
 }
 
-// ready waits up to 20 s for an answer.
-func (p *Peer) ready(cert *tls.Certificate) error {
+// ready waits for an answer and sees to it that the server keeps out whom it must.
+func (p *Peer) ready(c Config) error {
+	if err := p.until(20*time.Millisecond, func() error { return load.Probe(p.Addr, &c.Client) }); err != nil {
+		return err
+	}
+	switch {
+	case !refuses(p.Addr, nil):
+		return errors.New("lets a client without a certificate in: the comparison would be worth nothing")
+	case c.CRL != nil && c.CRL.Revoked != nil && !refuses(p.Addr, c.CRL.Revoked):
+		return errors.New("lets a client with a revoked certificate in: the comparison would be worth nothing")
+	}
+	return nil
+}
+
+// refuses reports whether the server keeps a client out. One that does not answer in time has not said so.
+func refuses(addr string, cert *tls.Certificate) bool {
+	err := load.Probe(addr, cert)
+	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// until asks again and again, for 20 s at most.
+func (p *Peer) until(pause time.Duration, ask func() error) error {
 	var last error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(pause) {
 		select {
 		case err := <-p.done:
 			p.done <- err
 			return fmt.Errorf("ended at once: %w", errors.Join(err, last))
 		default:
 		}
-		if last = load.Probe(p.Addr, cert); last == nil {
-			if load.Probe(p.Addr, nil) == nil {
-				return errors.New("lets a client without a certificate in: the comparison would be worth nothing")
-			}
+		if last = ask(); last == nil {
 			return nil
 		}
 	}
@@ -214,10 +252,15 @@ func writeConf(file, text string, c Config, addr string) error {
 	if err != nil {
 		return err
 	}
+	var list CRL
+	trust := ""
+	if c.CRL != nil {
+		trust, list = "own policy", *c.CRL
+	}
 	var b bytes.Buffer
 	if err := t.Execute(&b, map[string]string{
 		"Host": pki.Host, "Addr": addr, "Port": port, "Origin": c.Origin, "Dir": c.Dir,
-		"CA": c.Files.CA, "Cert": c.Files.Cert, "Key": c.Files.Key,
+		"CA": c.Files.CA, "Cert": c.Files.Cert, "Key": c.Files.Key, "Trust": trust, "List": list.List, "ListPEM": list.ListPEM,
 	}); err != nil {
 		return err
 	}

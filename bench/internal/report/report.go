@@ -25,6 +25,7 @@ type Report struct {
 	Versions map[string]string `json:"versions"`
 	Seconds  float64           `json:"seconds"` // of each run
 	Cells    []Cell            `json:"cells"`
+	CRL      *CRL              `json:"crl,omitempty"`
 }
 
 // Cell is one server at one kind of work.
@@ -60,9 +61,11 @@ func (s spread) text(format string) string {
 }
 
 // over collects one figure of each run.
-func (c Cell) over(figure func(load.Result) float64) spread {
+func (c Cell) over(figure func(load.Result) float64) spread { return over(c.Runs, figure) }
+
+func over[T any](runs []T, figure func(T) float64) spread {
 	var v []float64
-	for _, r := range c.Runs {
+	for _, r := range runs {
 		v = append(v, figure(r))
 	}
 	if len(v) == 0 {
@@ -94,6 +97,9 @@ counts only once the server has answered our close_notify with its own end of st
 			b.WriteString("| server | ops/s | × bare | µs CPU/op | × bare | p50 / p99 ms | server CPU | note |\n|---|---|---|---|---|---|---|---|\n")
 		}
 		r.line(&b, c)
+	}
+	if r.CRL != nil {
+		r.CRL.markdown(&b)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

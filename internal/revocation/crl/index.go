@@ -52,15 +52,15 @@ func newIndex(n int) (index, error) {
 	}
 	x.size = n + n*3/7 + group
 	length := 4*x.size + x.size + group - 1
-	all := x.memory
+	var all []byte
 	if length <= smallIndex || !canMap {
 		all = make([]byte, length)
 	} else {
 		var err error
-		if x.memory, err = mapMemory(length); err != nil {
+		if all, err = mapMemory(length); err != nil {
 			return x, fmt.Errorf("memory for the index: %w", err)
 		}
-		all = x.memory
+		x.memory = all
 	}
 	x.offsets, x.tags = all[:4*x.size], all[4*x.size:]
 	x.waiting = make([]arrival, 0, maxWaiting)

@@ -1,4 +1,8 @@
-package load
+// Package proc reads from /proc what a process and its descendants cost: processor time and memory.
+//
+//	cpu, err := proc.CPUSeconds(pid)
+//	memory, err := proc.MemoryOf(pid)
+package proc
 
 import (
 	"fmt"
@@ -7,16 +11,18 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ticksPerSecond is USER_HZ, which is 100 on every Linux that Go runs on.
 const ticksPerSecond = 100
 
-// CPUSeconds is the user and system time that a process and its descendants have used, in seconds (steps of 10 ms).
-func CPUSeconds(pid int) (float64, error) {
+// Tree is the user and system time in seconds (steps of 10 ms) that a process and each of its descendants have used,
+// by process id.
+func Tree(pid int) (map[int]float64, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	type process struct{ parent, ticks int }
 	all := map[int]process{}
@@ -38,25 +44,35 @@ func CPUSeconds(pid int) (float64, error) {
 		all[id] = process{parent, user + system}
 	}
 	if _, ok := all[pid]; !ok {
-		return 0, fmt.Errorf("process %d is gone", pid)
+		return nil, fmt.Errorf("process %d is gone", pid)
 	}
-	ticks := 0
+	tree := map[int]float64{}
 	for id := range all {
 		for at := id; at != 0; at = all[at].parent {
 			if at == pid {
-				ticks += all[id].ticks
+				tree[id] = float64(all[id].ticks) / ticksPerSecond
 				break
 			}
 		}
 	}
-	return float64(ticks) / ticksPerSecond, nil
+	return tree, nil
 }
 
-// ownCPU is what this process has used, in seconds.
-func ownCPU() float64 {
+// CPUSeconds is the user and system time that a process and its descendants have used, in seconds (steps of 10 ms).
+func CPUSeconds(pid int) (float64, error) {
+	tree, err := Tree(pid)
+	var sum float64
+	for _, seconds := range tree {
+		sum += seconds
+	}
+	return sum, err
+}
+
+// OwnCPU is the user and system time that this process has used, without its children.
+func OwnCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
 	}
-	return float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -32,11 +32,12 @@ type usages struct {
 // noteUsage remembers the client of a connection, if it is one of those.
 func (s *Server) noteUsage(st *standing, now time.Time) {
 	id := st.identity
-	if st.host == nil || !id.Verified() && id.Reason() != identity.WrongUsage {
-		return
+	certs := id.Path()
+	if id.Reason() == identity.WrongUsage { // it has no path
+		certs = id.Chain()
 	}
-	if chain := id.Chain(); verify.LackingClientAuth(chain) != nil || verify.LackingClientAuth(id.Path()) != nil {
-		s.usages.note(s.cfg.Verifier, st.host, chain, now)
+	if st.host != nil && (id.Verified() || id.Reason() == identity.WrongUsage) && verify.LackingClientAuth(certs) != nil {
+		s.usages.note(s.cfg.Verifier, st.host, id.Chain(), now)
 	}
 }
 

@@ -374,6 +374,18 @@ func (c *Checker) Resolve(ctx context.Context, path []*x509.Certificate, ca *tru
 	}
 	ctx, cancel := c.WithBudget(ctx)
 	defer cancel()
+	for range maxDepth + 1 { // what was fetched may name somebody to ask about in turn: who signed a list
+		v = c.resolveOnce(ctx, path, ca)
+		if v.State != Unknown || !v.Pending || ctx.Err() != nil {
+			break
+		}
+	}
+	v.Pending = false // as much was done as may be
+	return v
+}
+
+// resolveOnce makes the fetches that are due, and returns the verdict once it is known, or all of them have ended.
+func (c *Checker) resolveOnce(ctx context.Context, path []*x509.Certificate, ca *trust.CA) Verdict {
 	fetches := c.due(path, ca)
 	done := make(chan struct{}, len(fetches))
 	for _, fetch := range fetches {
@@ -381,6 +393,7 @@ func (c *Checker) Resolve(ctx context.Context, path []*x509.Certificate, ca *tru
 			done <- struct{}{}
 		}
 	}
+	v := c.Judge(path, ca, c.cfg.Now())
 	for range fetches {
 		select {
 		case <-done:
@@ -391,7 +404,6 @@ func (c *Checker) Resolve(ctx context.Context, path []*x509.Certificate, ca *tru
 			break
 		}
 	}
-	v.Pending = false // as much was done as may be
 	return v
 }
 

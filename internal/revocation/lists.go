@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -159,7 +160,9 @@ func (c *Checker) list(s *subject, held *crl.Held, origin string) answer {
 		a.due = c.dueAgain(s, held, origin)
 	case !s.sameName(list) && !list.Indirect():
 		why = "it is of another CA, " + pkix.DNString(list.IssuerName())
-		a.state = s.unanswered(origin)
+		if a.state = s.unanswered(origin); errors.Is(held.Err, crl.ErrSuccessor) {
+			a.state = Unknown
+		}
 	default:
 		may, due := c.mayIssue(s, list.Issuer())
 		if !may {
@@ -268,13 +271,13 @@ func (c *Checker) signerSubjects(s *subject) []subject {
 	}
 	var subjects []subject
 	for _, h := range held {
-		if h == nil || h.List == nil || slices.ContainsFunc(s.path[1:], func(c *x509.Certificate) bool {
+		if h == nil || h.List == nil || !s.sameName(h.List) && !h.List.Indirect() || slices.ContainsFunc(s.path[1:], func(c *x509.Certificate) bool {
 			return bytes.Equal(c.RawSubjectPublicKeyInfo, h.List.Issuer().RawSubjectPublicKeyInfo)
 		}) {
 			continue
 		}
 		path := c.signers.path(s, h.List.Issuer())
-		for i := range len(path) - 1 {
+		for i := range len(path) - 1 { // each, as mayIssue judges them
 			next := c.subject(path, i, s.ca, s.now)
 			next.depth = s.depth + 1
 			subjects = append(subjects, next)
@@ -371,6 +374,7 @@ func (c *Checker) dueLists(s *subject) []func(context.Context) {
 func (c *Checker) SetCAs(ctx context.Context, cas []trust.CA) {
 	if c.cfg.Sets != nil {
 		c.cfg.Sets.SetPlaces(ctx, cas)
+		defer c.cfg.Sets.Load(ctx) // URLs last: nothing that hangs there keeps a list from being loaded
 	}
 	if c.cfg.Lists == nil {
 		return

@@ -1,12 +1,16 @@
 package revocation
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	x509pkix "crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,6 +18,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"sekisho/internal/pkix"
+	"sekisho/internal/revocation/ocsp"
 	"sekisho/internal/testpki"
 	"sekisho/internal/trust"
 )
@@ -130,5 +135,104 @@ func TestInvariant01KeptStapleDoesNotUnrevoke(t *testing.T) {
 	err := w.checker.Offer(path, by, kept)
 	if v := w.checker.Judge(path, by, time.Now()); err == nil || v.State != Revoked {
 		t.Errorf("after the staple: %v, %+v", err, v)
+	}
+}
+
+// Lists that cannot speak of a certificate name nobody to ask about it: the work for one client does not grow with them.
+func TestInvariant13FetchesDoNotGrowWithLists(t *testing.T) {
+	for _, n := range []int{1, 30} {
+		w := newSourceWorld(t)
+		root := testpki.NewCA(t, testpki.Name("root"))
+		dir := t.TempDir()
+		ca := caOf(root, trust.Policy{})
+		var first *testpki.CA
+		for i := range n {
+			in := root.Intermediate(fmt.Sprintf("int %d", i), testpki.Edit(func(c *x509.Certificate) { c.OCSPServer = []string{"http://127.0.0.1:1/"} }))
+			if i == 0 {
+				first = in
+			}
+			ca.Intermediates = append(ca.Intermediates, in.Cert)
+			file := filepath.Join(dir, fmt.Sprint(i))
+			if err := os.WriteFile(file, list(t, in, 1), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			ca.Policy.CRLs = append(ca.Policy.CRLs, file)
+		}
+		w.checker.SetCAs(t.Context(), []trust.CA{*ca})
+		leaf := first.Client("x")
+		path := []*x509.Certificate{leaf.Cert, first.Cert, root.Cert}
+		if fetches := w.checker.due(path, ca); len(fetches) != 1 { // the intermediate's responder
+			t.Errorf("%d lists: %d fetches", n, len(fetches))
+		}
+	}
+}
+
+// A client that staples the same answer in each handshake does not put off that its responder is asked.
+func TestInvariant01StaplesDoNotPutOffTheResponder(t *testing.T) {
+	w := newSourceWorld(t)
+	ca := testpki.NewCA(t)
+	leaf := ca.Client("x", testpki.Edit(func(c *x509.Certificate) { c.OCSPServer = []string{w.ocspURL()} }))
+	hour := time.Now().Truncate(time.Minute).Add(-time.Minute)
+	kept, err := pkix.SignOCSP(pkix.OCSPTemplate{Responder: ca.Cert, ProducedAt: hour, Responses: []pkix.OCSPSingle{{
+		ID:     pkix.NewOCSPCertID(crypto.SHA1, ca.Cert, pkix.SerialOf(leaf.Cert.SerialNumber)),
+		Status: pkix.OCSPGood, ThisUpdate: hour, NextUpdate: hour.Add(7 * 24 * time.Hour),
+	}}}, ca.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, by := []*x509.Certificate{leaf.Cert, ca.Cert}, caOf(ca, trust.Policy{})
+	now := time.Now()
+	c := ocsp.New(ocsp.Config{Now: func() time.Time { return now }})
+	w.checker.cfg.OCSP = c
+	w.checker.cfg.Now = func() time.Time { return now }
+	id := pkix.CertIDOf(leaf.Cert, ca.Cert)
+	stale := 0
+	for range 24 * 15 { // a day, a connection every 4 minutes
+		if err := w.checker.Offer(path, by, kept); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(4 * time.Minute)
+		if staleSoon(c.Cached(id), 0, id, now) {
+			stale++
+		}
+	}
+	if stale == 0 {
+		t.Error("never asked")
+	}
+}
+
+// What the operator puts into a file is in force, be it of another CA of the bundle than before.
+func TestFileOfAnotherCAIsTaken(t *testing.T) {
+	w := newSourceWorld(t)
+	root := testpki.NewCA(t, testpki.Name("root"))
+	a, b := root.Intermediate("issuing 1"), root.Intermediate("issuing 2")
+	file := filepath.Join(t.TempDir(), "partner.crl")
+	lb := b.Client("lb")
+	if err := os.WriteFile(file, list(t, a, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ca := caOf(root, trust.Policy{Scope: trust.Leaf, CRLs: []string{file}})
+	ca.Intermediates = []*x509.Certificate{a.Cert, b.Cert}
+	w.checker.SetCAs(t.Context(), []trust.CA{*ca})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.lists.Run(ctx) }()
+	if err := os.WriteFile(file+".n", list(t, b, 7, lb), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".n", file); err != nil {
+		t.Fatal(err)
+	}
+	path := []*x509.Certificate{lb.Cert, b.Cert, root.Cert}
+	begin := time.Now()
+	for w.checker.Judge(path, ca, time.Now()).State != Revoked {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("a client that the file revokes: %+v, %v", w.checker.Judge(path, ca, time.Now()), w.lists.Lists("ca")[0].Err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

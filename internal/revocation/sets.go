@@ -103,8 +103,8 @@ func (k *SetKeeper) Metrics() SetMetrics {
 	return m
 }
 
-// SetPlaces keeps the CRLSets that the policies of the CAs name, beside those of before until [SetKeeper.Forget]. New
-// ones are read before it returns, as far as ctx lets it.
+// SetPlaces keeps the CRLSets that the policies of the CAs name, beside those of before until [SetKeeper.Forget]. Files
+// that are new are read before it returns; for URLs see [SetKeeper.Load].
 func (k *SetKeeper) SetPlaces(ctx context.Context, cas []trust.CA) {
 	k.changing.Lock()
 	k.wanted, k.interval = make(map[string]bool), make(map[string]time.Duration)
@@ -121,8 +121,10 @@ func (k *SetKeeper) SetPlaces(ctx context.Context, cas []trust.CA) {
 	k.held.Store(&next)
 	k.changing.Unlock()
 	k.refresh(ctx, false)
-	k.refresh(ctx, true)
 }
+
+// Load asks the URLs that are due, as far as ctx lets it.
+func (k *SetKeeper) Load(ctx context.Context) { k.refresh(ctx, true) }
 
 // Forget drops the sets that the latest [SetKeeper.SetPlaces] did not name.
 func (k *SetKeeper) Forget() {

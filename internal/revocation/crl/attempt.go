@@ -1,6 +1,8 @@
 package crl
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,10 +25,11 @@ func (k *Keeper) attempt(ctx context.Context, s *slot, p Place, copyOnly bool) {
 	}
 	o := k.options(p)
 	k.readCopy(ctx, &s.base, p.Address, o, p.meant)
-	if !copyOnly && s.base.due(k.cfg.Now()) {
+	now := k.cfg.Now()
+	if !copyOnly && s.base.due(now, p.Refresh) {
 		l, err := k.fetch(ctx, &s.base, p, o)
 		if l != nil && err == nil {
-			err = p.meant(l)
+			err = cmp.Or(p.meant(l), p.sameKey(l, s.base.list, now))
 		}
 		k.settle(&s.base, l, err, p.Refresh)
 	}
@@ -51,11 +54,26 @@ func (p Place) meant(l *List) error {
 	return nil
 }
 
+// sameKey reports why a list by another key of the CA does not take the place of the one in force yet: a CA that has two
+// keys may have a list for each, and whoever sits between us and the distribution point of one may serve the other's.
+// Once the list by the issuer's own key has run out, another key's may be all there is.
+func (p Place) sameKey(l, old *List, now time.Time) error {
+	own := p.Issuers[0].RawSubjectPublicKeyInfo
+	if p.Origin == outbound.FromCertificate && old != nil && !old.NextUpdate().IsZero() && old.Fresh(now, 0) &&
+		bytes.Equal(old.Issuer().RawSubjectPublicKeyInfo, own) && !bytes.Equal(l.Issuer().RawSubjectPublicKeyInfo, own) {
+		return fmt.Errorf("%w: it is by another key than that of the certificate's issuer", ErrSuccessor)
+	}
+	return nil
+}
+
 // settle is source.settle with counting.
 func (k *Keeper) settle(src *source, l *List, err error, refresh time.Duration) (changed bool) {
 	changed = src.settle(l, err, k.cfg.Now(), refresh)
 	if l != nil && src.list != l {
 		l.discard()
+	}
+	if l != nil && refusal(src.err) {
+		src.etag, src.lastModified = "", "" // "not modified" would hide why, and keep it out when it may come
 	}
 	switch {
 	case changed:
@@ -198,9 +216,15 @@ func (k *Keeper) followDelta(ctx context.Context, s *slot, p Place, copyOnly boo
 			s.delta = source{} // of the list before, whose key or scope was another one
 		}
 	}
-	k.readCopy(ctx, &s.delta, urls[0], o, func(*List) error { return nil })
+	k.readCopy(ctx, &s.delta, urls[0], o, func(l *List) error {
+		_, err := s.base.list.WithDelta(l)
+		if errors.Is(err, ErrOlder) {
+			err = nil
+		}
+		return err
+	})
 	now := k.cfg.Now()
-	if copyOnly || !s.delta.due(now) {
+	if copyOnly || !s.delta.due(now, p.Refresh) {
 		return
 	}
 	var l *List
@@ -247,6 +271,7 @@ const maxFileBackoff = time.Minute
 // readFile reads a file that changed, or could not be used before, and reports whether there is something to show.
 func (k *Keeper) readFile(ctx context.Context, s *slot, p Place) bool {
 	src := &s.base
+	src.local = true
 	info, err := os.Stat(p.Address)
 	switch now := k.cfg.Now(); {
 	case err == nil && !src.file.changed(info) && (src.err == nil || final(src.err) || now.Before(src.next)) &&

@@ -63,7 +63,9 @@ func readBody(r io.Reader, dir string, limit int64) (*body, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	if limited.N <= 0 {
+	if limited.N <= 0 && !inDER {
+		return nil, fmt.Errorf("%w: in PEM it may have an eighth of the octets that it may have in DER", ErrTooLarge)
+	} else if limited.N <= 0 {
 		return nil, ErrTooLarge
 	}
 	der, err := pkix.ParsePEMOrDERCRL(data)

@@ -86,13 +86,14 @@ func (k *Keeper) sweepCopies(ctx context.Context, now time.Time) {
 	if k.cfg.Dir == "" {
 		return
 	}
-	wanted := make(map[string]bool)
+	wanted := make(map[string]time.Time) // and when its source was reached last
 	k.mu.RLock()
 	for _, s := range k.slots {
-		wanted[copyName(s.key.address)] = true
-		if list := s.held.Load().List; list != nil {
-			for _, url := range list.Freshest() {
-				wanted[copyName(url)] = true
+		h := s.held.Load()
+		wanted[copyName(s.key.address)] = h.LastSuccess
+		if h.List != nil {
+			for _, url := range h.List.Freshest() {
+				wanted[copyName(url)] = h.LastSuccess
 			}
 		}
 	}
@@ -101,10 +102,12 @@ func (k *Keeper) sweepCopies(ctx context.Context, now time.Time) {
 	for _, e := range entries {
 		path := filepath.Join(k.cfg.Dir, e.Name())
 		info, statErr := e.Info()
+		success, isWanted := wanted[e.Name()]
 		switch {
 		case statErr != nil || !strings.HasSuffix(e.Name(), copySuffix):
-		case wanted[e.Name()]:
-			err = errors.Join(err, os.Chtimes(path, now, now))
+		case isWanted && success.After(info.ModTime()):
+			err = errors.Join(err, os.Chtimes(path, success, success))
+		case isWanted:
 		case now.Sub(info.ModTime()) > copyAge:
 			err = errors.Join(err, os.Remove(path))
 		}

@@ -66,9 +66,9 @@ type Held struct {
 const unannounced = 24 * time.Hour
 
 // Current reports whether there is a list that is fresh, see [List.Fresh]. One without nextUpdate, which RFC 5280, Section
-// 5.1.2.5, demands, is so for a day after it was seen at its source: who keeps us from there must not keep it in force.
+// 5.1.2.5, demands, is so for a day after it was seen at its URL: who keeps us from there must not keep it in force.
 func (h *Held) Current(now time.Time, grace time.Duration) bool {
-	return h.List != nil && h.List.Fresh(now, grace) && (!h.List.NextUpdate().IsZero() || now.Sub(h.LastSuccess) <= unannounced+grace)
+	return h.List != nil && h.List.Fresh(now, grace) && (!h.List.NextUpdate().IsZero() || !isURL(h.Address) || now.Sub(h.LastSuccess) <= unannounced+grace)
 }
 
 // Keeper keeps lists current: of the places that are configured for CAs ([Keeper.SetPlaces]), and of those that
@@ -187,12 +187,17 @@ func (k *Keeper) setPlaces(name string, places []Place) (gone []string) {
 func (s *slot) inherit(before []*slot, p Place) {
 	for _, old := range before {
 		h := old.held.Load()
-		if old.key.address != s.key.address || h.List == nil ||
-			!slices.ContainsFunc(p.Issuers, func(c *x509.Certificate) bool { return c.Equal(h.List.Issuer()) }) {
+		list := h.either()
+		if old.key.address != s.key.address || list == nil ||
+			!slices.ContainsFunc(p.Issuers, func(c *x509.Certificate) bool { return c.Equal(list.Issuer()) }) {
 			continue
 		}
-		s.base.hold(&List{base: h.List.base})
+		s.base.hold(&List{base: list.base})
 		s.base.unkept, s.base.success = false, h.LastSuccess
+		if list.delta != nil {
+			s.delta.hold(&List{base: list.delta})
+			s.delta.unkept = false
+		}
 		copied := *h
 		copied.NextAttempt = time.Time{} // at once
 		s.held.Store(&copied)
@@ -327,8 +332,8 @@ func (k *Keeper) Metrics() Metrics {
 		if h.LastSuccess.After(m.LastSuccess) {
 			m.LastSuccess = h.LastSuccess
 		}
-		if _, demanded := s.places[demandedBy]; h.Err != nil && (h.waiting == nil || demanded) { // else it waits among lists
-			m.Failing++
+		if _, demanded := s.places[demandedBy]; h.Err != nil && (demanded && !s.idle(k.coarse.Load()) || !demanded && h.waiting == nil) {
+			m.Failing++ // what waits among lists does not, nor what nobody asks for any more
 		}
 		if list := cmp.Or(h.List, h.waiting); list != nil {
 			m.Lists++

@@ -22,7 +22,7 @@ func (k *Keeper) LoadAll(ctx context.Context) error {
 	for _, s := range k.slots {
 		_, demanded := s.places[demandedBy]
 		// Strangers' lists are not waited for: a client that needs one does that itself.
-		if h := s.held.Load(); h.List == nil && h.LastAttempt.IsZero() && (!demanded || len(s.places) > 1) {
+		if h := s.held.Load(); h.List == nil && h.LastAttempt.IsZero() && !demanded {
 			fresh = append(fresh, s)
 		}
 	}
@@ -70,6 +70,9 @@ func (k *Keeper) all(ctx context.Context, slots []*slot, copyOnly bool) {
 // is fetched again when somebody does.
 const demandIdle = time.Hour
 
+// idle reports whether nobody has asked for the slot's list for that long, at now, unix time.
+func (s *slot) idle(now int64) bool { return now-s.used.Load() > int64(demandIdle/time.Second) }
+
 // Run keeps the lists current until ctx has ended, and returns when every attempt has. Nothing can be demanded after it.
 func (k *Keeper) Run(ctx context.Context) error {
 	defer k.Close()
@@ -104,8 +107,8 @@ func (k *Keeper) due(now time.Time) []*slot {
 	for _, s := range k.slots {
 		h := s.held.Load()
 		_, demanded := s.places[demandedBy]
-		switch idle := now.Unix()-s.used.Load() > int64(demandIdle/time.Second); {
-		case s.flight != nil, demanded && len(s.places) == 1 && idle:
+		switch {
+		case s.flight != nil, demanded && s.idle(now.Unix()):
 		case !isURL(s.key.address), !now.Before(h.NextAttempt), h.List != nil && !h.List.Readable(), s.overdueLocked(h, now):
 			out = append(out, s)
 		}
@@ -198,7 +201,7 @@ func (k *Keeper) makeRoomLocked() (gone []string, err error) {
 		if list := s.held.Load().List; list != nil {
 			size += list.Size()
 		}
-		if s.flight == nil && len(s.places) == 1 {
+		if s.flight == nil {
 			idle = append(idle, s)
 		}
 	}

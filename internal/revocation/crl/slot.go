@@ -69,7 +69,8 @@ type source struct {
 	err                error
 	etag, lastModified string
 	file               fileState
-	fails              int // in a row
+	local              bool // a file, which only the operator writes
+	fails              int  // in a row
 	attempt, success   time.Time
 	next               time.Time
 	copyTried          bool // the copy on disk was looked for
@@ -86,8 +87,10 @@ type mark struct {
 
 func markOf(l *List) mark { return mark{l.Number(), l.ThisUpdate()} }
 
-// due reports whether a URL is to be asked now.
-func (src *source) due(now time.Time) bool { return !now.Before(src.next) }
+// due reports whether a URL is to be asked now: its time has come, or a policy wants to know sooner than the one before.
+func (src *source) due(now time.Time, refresh time.Duration) bool {
+	return !now.Before(src.next) || refresh > 0 && src.err == nil && !src.attempt.IsZero() && now.Sub(src.attempt) >= refresh
+}
 
 // settle notes how an attempt ended: with a list, with none because the one in force is still current, or with an error.
 func (src *source) settle(l *List, err error, now time.Time, refresh time.Duration) (changed bool) {
@@ -129,7 +132,7 @@ func later(a, b time.Time) time.Time {
 func (src *source) take(l *List, now time.Time) (changed bool, err error) {
 	old := src.list
 	if old != nil {
-		if err := l.succeeds(old, now); err != nil {
+		if err := l.succeeds(old, now); err != nil && (!src.local || errors.Is(err, ErrDelta)) {
 			return false, err
 		}
 	}
@@ -157,7 +160,8 @@ func (src *source) hold(l *List) {
 // succeeds reports why a list is not the next one after old: it does not speak of the same certificates, so to take it
 // would be to forget who is revoked. Whoever sits between us and an http URL could serve another list that the CA has
 // truly signed. Once old has run out, a list of another scope may be all there is; a delta or another CA's list never is:
-// what has run out says "revoked" still, and another CA's says nothing. Who means it names the place anew.
+// what has run out says "revoked" still, and another CA's says nothing. Who means it names the place anew. What is in a
+// file the operator put there: it may be of whatever CA and scope.
 func (l *List) succeeds(old *List, now time.Time) error {
 	switch current := !old.NextUpdate().IsZero() && old.Fresh(now, 0); {
 	case l.IsDelta() && !old.IsDelta():
@@ -166,7 +170,8 @@ func (l *List) succeeds(old *List, now time.Time) error {
 		return fmt.Errorf("%w: it is by %.200s, not by %.200s; if that is meant, take the place out of the policy and add it again",
 			ErrSuccessor, pkix.DNString(l.base.name), pkix.DNString(old.base.name))
 	case current && !sameIDP(l.base, old.base):
-		return fmt.Errorf("%w: their issuing distribution points differ", ErrSuccessor)
+		return fmt.Errorf("%w: their issuing distribution points differ; the one in force counts until %s, or until the place is taken out of the policy and added again",
+			ErrSuccessor, old.NextUpdate().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -228,8 +228,12 @@ func (c *Client) Offer(q Query, der []byte) (*Answer, error) {
 		a.Responder = Stapled
 		err = a.endStapled(q, c.cfg.Now())
 	}
-	if err == nil {
-		err = a.supersedes(c.Cached(id))
+	if known := c.Cached(id); err == nil && known != nil {
+		if known.Checked && a.Status == known.Status && a.ThisUpdate.Equal(known.ThisUpdate) && a.ProducedAt.Equal(known.ProducedAt) {
+			c.metrics.stapled.Add(1)
+			return known, nil // nothing new; to bring it again does not prolong it, nor is it asked for later because of that
+		}
+		err = a.supersedes(known)
 	}
 	if err != nil {
 		c.metrics.stapledRefused.Add(1)
@@ -299,7 +303,9 @@ func (c *Client) replace(id pkix.CertID, fresh *Answer, err error) (known, next 
 	next = &Answer{}
 	if err == nil {
 		*next = *fresh
-		next.Asked = now
+		if next.Asked = now; fresh.Responder == Stapled && known != nil {
+			next.Asked = known.Asked // of the responder: what clients bring does not put that off
+		}
 	} else {
 		if known != nil {
 			*next = *known

@@ -56,11 +56,14 @@ who is refused now. Clients that a host refuses in the handshake itself have not
 // printUsage writes the report as text: what it means in a sentence, then a table.
 func printUsage(w io.Writer, name string, r verify.UsageReport) error {
 	since := r.Since.Format(time.RFC3339)
-	what := "let in, and would be refused under demand"
-	if r.EKU == trust.EKUDemand {
-		what = "refused, and would be let in under ignore"
+	what := ": let in, and would be refused under demand"
+	switch {
+	case len(r.Clients) == 0:
+		what = ""
+	case r.EKU == trust.EKUDemand:
+		what = ": refused, and would be let in under ignore"
 	}
-	if _, err := fmt.Fprintf(w, "%s: eku is %s; %d clients without clientAuth since %s: %s\n", name, r.EKU, len(r.Clients), since, what); err != nil {
+	if _, err := fmt.Fprintf(w, "%s: eku is %s; %d clients without clientAuth since %s%s\n", name, r.EKU, len(r.Clients), since, what); err != nil {
 		return err
 	}
 	if r.LeftOut > 0 {

@@ -33,7 +33,7 @@ func TestInvariant13HostileInputHasABudget(t *testing.T) {
 			} else if len(err.Error()) > 1000 {
 				t.Errorf("%s: an error of %d characters", name, len(err.Error()))
 			}
-			if took := time.Since(begin); took > time.Second {
+			if took := time.Since(begin); took > time.Second && !raceEnabled {
 				t.Errorf("%s of %d bytes took %v", name, len(raw), took)
 			}
 		}
@@ -54,7 +54,7 @@ func TestInvariant13BundleWork(t *testing.T) {
 		if _, err := pkix.ParseCertificates([]byte(text)); err == nil {
 			t.Errorf("%d times %q was taken", pkix.MaxBundleBytes/len(unit), unit)
 		}
-		if took := time.Since(begin); took > time.Second {
+		if took := time.Since(begin); took > time.Second && !raceEnabled {
 			t.Errorf("%q repeated to %d bytes took %v", unit, len(text), took)
 		}
 	}

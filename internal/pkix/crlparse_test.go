@@ -281,7 +281,7 @@ func TestInvariant13BrokenCRLHeaders(t *testing.T) {
 		if c != nil || !errors.Is(err, pkix.ErrCRLMalformed) && !errors.Is(err, pkix.ErrCRLCritical) {
 			t.Errorf("%s: %v with error %v", name, c, err)
 		}
-		if took := time.Since(begin); took > time.Second || err != nil && len(err.Error()) > 500 {
+		if took := time.Since(begin); took > time.Second && !raceEnabled || err != nil && len(err.Error()) > 500 {
 			t.Errorf("%s: %v, error %v", name, took, err)
 		}
 	}
@@ -388,7 +388,7 @@ func TestParsePEMOrDERCRL(t *testing.T) {
 		begin := time.Now()
 		_, err := pkix.ParsePEMOrDERCRL(tt.der)
 		t.Run(name, func(t *testing.T) { wantError(t, err, tt.want) })
-		if took := time.Since(begin); took > time.Second {
+		if took := time.Since(begin); took > time.Second && !raceEnabled {
 			t.Errorf("%s took %v", name, took)
 		}
 	}

@@ -22,7 +22,7 @@ func newTrustEKU(e env) *cobra.Command {
 		Use: "eku CA", Short: "List the clients whose certificates lack clientAuth: who breaks when it is demanded",
 		Long: `eku lists the clients that were seen since the server started and that the CA lets in only while extended key usages are
 ignored: their certificate, or an issuer's, has the extension and does not name clientAuth in it, as those of public CAs
-since 2026. Under the policy "ignore" they are who breaks when it becomes "demand"; under "demand", the default, they are
+by now. Under the policy "ignore" they are who breaks when it becomes "demand"; under "demand", the default, they are
 who is refused now. Clients that a host refuses in the handshake itself have not proved their key and are only in its log.`,
 		Example: `  sekisho trust eku partner
   sekisho trust policy partner --eku ignore && sleep 86400 && sekisho trust eku partner --json`,

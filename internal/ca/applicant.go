@@ -374,10 +374,10 @@ func checkExtKeyUsage(value []byte, p profile) error {
 		if usage, known := usageOf(id); !known || usage != p.usage {
 			name := id.String()
 			if known {
-				name = usageName(usage)
+				name = usage.String()
 			}
 			return invalid("csr", "it asks for the extended key usage %s; profile %s gives %s. Make the request without it or choose another profile",
-				name, p.name, usageName(p.usage))
+				name, p.name, p.usage)
 		}
 	}
 	return nil

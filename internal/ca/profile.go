@@ -76,24 +76,3 @@ func (p profile) keyUsage(pub crypto.PublicKey) keyUsage {
 	}
 	return digitalSignature
 }
-
-// usageName is the extended key usage's name in RFC 5280.
-func usageName(u x509.ExtKeyUsage) string {
-	switch u {
-	case x509.ExtKeyUsageClientAuth:
-		return "clientAuth"
-	case x509.ExtKeyUsageServerAuth:
-		return "serverAuth"
-	case x509.ExtKeyUsageOCSPSigning:
-		return "OCSPSigning"
-	case x509.ExtKeyUsageAny:
-		return "anyExtendedKeyUsage"
-	case x509.ExtKeyUsageCodeSigning:
-		return "codeSigning"
-	case x509.ExtKeyUsageEmailProtection:
-		return "emailProtection"
-	case x509.ExtKeyUsageTimeStamping:
-		return "timeStamping"
-	}
-	return "another usage"
-}

@@ -12,7 +12,7 @@ import (
 )
 
 // UsageReport says whom a CA's reading of the extended key usage concerns: clients that were seen with certificates
-// which have the extension and do not name clientAuth in it, as those of public CAs since 2026. The JSON form is that
+// which have the extension and do not name clientAuth in it, as those of public CAs by now. The JSON form is that
 // of the API and of `sekisho trust eku`.
 type UsageReport struct {
 	CA      string        `json:"ca"`       // id
@@ -100,29 +100,11 @@ func (v *Verifier) NeedsEKUIgnored(set *trust.Set, presented []*x509.Certificate
 	return nil, nil, false
 }
 
-// usageNames are the extended key usages of a certificate: the names of RFC 5280, Section 4.2.1.12, others as dotted
-// object identifiers.
+// usageNames are the extended key usages of a certificate: registered names, others as dotted object identifiers.
 func usageNames(c *x509.Certificate) []string {
 	names := []string{}
 	for _, usage := range c.ExtKeyUsage {
-		switch usage {
-		case x509.ExtKeyUsageAny:
-			names = append(names, "anyExtendedKeyUsage")
-		case x509.ExtKeyUsageServerAuth:
-			names = append(names, "serverAuth")
-		case x509.ExtKeyUsageClientAuth:
-			names = append(names, "clientAuth")
-		case x509.ExtKeyUsageCodeSigning:
-			names = append(names, "codeSigning")
-		case x509.ExtKeyUsageEmailProtection:
-			names = append(names, "emailProtection")
-		case x509.ExtKeyUsageTimeStamping:
-			names = append(names, "timeStamping")
-		case x509.ExtKeyUsageOCSPSigning:
-			names = append(names, "OCSPSigning")
-		default:
-			names = append(names, usage.String())
-		}
+		names = append(names, usage.String())
 	}
 	for _, oid := range c.UnknownExtKeyUsage {
 		names = append(names, oid.String())

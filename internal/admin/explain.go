@@ -9,6 +9,11 @@ import (
 	"sekisho/internal/verify"
 )
 
+// needsEdge refuses what a command asks of the store while no server runs: nothing was judged there.
+func needsEdge() error {
+	return refuse(http.StatusNotFound, codeNotFound, "only a running server can say that: start it with sekisho serve and ask again")
+}
+
 // explainRequest is the body of the POST: whom to judge, and as a client of which host.
 type explainRequest struct {
 	Certificate string `json:"certificate"` // PEM, the leaf first
@@ -18,7 +23,7 @@ type explainRequest struct {
 // explainCertificate answers how a certificate is judged now, source by source. It fetches nothing.
 func (s *server) explainCertificate(_ context.Context, c *call, req explainRequest) (verify.Explanation, error) {
 	if s.Judge == nil {
-		return verify.Explanation{}, noRoute(c.url)
+		return verify.Explanation{}, needsEdge()
 	}
 	chain, err := pkix.ParseCertificates([]byte(req.Certificate))
 	if err != nil {
@@ -34,7 +39,7 @@ func (s *server) explainCertificate(_ context.Context, c *call, req explainReque
 // explainRefusal answers why a request was refused for its client's certificate, as it was known at that moment.
 func (s *server) explainRefusal(_ context.Context, c *call, _ none) (verify.Explanation, error) {
 	if s.Refusal == nil {
-		return verify.Explanation{}, noRoute(c.url)
+		return verify.Explanation{}, needsEdge()
 	}
 	x, ok := s.Refusal(c.path("request"))
 	if !ok {
@@ -47,7 +52,7 @@ func (s *server) explainRefusal(_ context.Context, c *call, _ none) (verify.Expl
 // explainUsage answers which clients of a CA were seen whose certificates lack clientAuth.
 func (s *server) explainUsage(ctx context.Context, c *call, _ none) (verify.UsageReport, error) {
 	if s.Usage == nil {
-		return verify.UsageReport{}, noRoute(c.url)
+		return verify.UsageReport{}, needsEdge()
 	}
 	v, err := s.trustView(ctx)
 	if err != nil {

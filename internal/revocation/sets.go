@@ -281,7 +281,7 @@ func readChanged(path string, h *heldSet, now time.Time) ([]byte, error) {
 		return nil, errUnchanged
 	}
 	h.stamp = stamp
-	if now.Sub(info.ModTime()) < settled {
+	if age := now.Sub(info.ModTime()); -settled < age && age < settled {
 		h.stamp = "" // its clock ticks in milliseconds: it may be written once more in the same one
 	}
 	if info.Size() > maxSet {

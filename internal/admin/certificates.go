@@ -160,7 +160,8 @@ func readFilter(q url.Values, f *ca.Filter) (pending bool, err error) {
 
 // revokeBody is our extension; Cloudflare's DELETE has no body.
 type revokeBody struct {
-	Reason *string `json:"reason"` // a name or number of RFC 5280, Section 5.3.1
+	Reason         *string `json:"reason"`          // a name or number of RFC 5280, Section 5.3.1
+	InvalidityDate *string `json:"invalidity_date"` // RFC 3339; since when the key is thought to be compromised. With a final reason only
 }
 
 func (revokeBody) bodyIsOptional() {}
@@ -178,11 +179,17 @@ func (s *server) revokeCertificate(ctx context.Context, c *call, req revokeBody)
 	if err != nil {
 		return certificateObject{}, err
 	}
+	since, err := invalidityOf(reason, req)
+	if err != nil {
+		return certificateObject{}, err
+	}
 	var row ca.Certificate
 	if reason == pkix.CertificateHold {
 		row, err = s.Authority.Hold(ctx, ca.ChangeRequest{ID: c.path("id"), ZoneID: z.ID, Actor: c.caller.Name})
 	} else {
-		row, err = s.Authority.Revoke(ctx, ca.RevokeRequest{ID: c.path("id"), ZoneID: z.ID, Actor: c.caller.Name, Reason: reason})
+		row, err = s.Authority.Revoke(ctx, ca.RevokeRequest{
+			ID: c.path("id"), ZoneID: z.ID, Actor: c.caller.Name, Reason: reason, InvalidityDate: since,
+		})
 	}
 	if err != nil {
 		return certificateObject{}, certificateError(c, row, err)
@@ -210,6 +217,21 @@ func reasonOf(q url.Values, body revokeBody) (pkix.Reason, error) {
 		return 0, invalid("/reason", err.Error())
 	}
 	return reason, nil
+}
+
+// invalidityOf reads the invalidity date; zero when there is none.
+func invalidityOf(reason pkix.Reason, body revokeBody) (time.Time, error) {
+	if body.InvalidityDate == nil {
+		return time.Time{}, nil
+	}
+	if reason == pkix.CertificateHold {
+		return time.Time{}, invalid("/invalidity_date", "a hold has no invalidity date: give a reason that is final")
+	}
+	at, err := time.Parse(time.RFC3339, *body.InvalidityDate)
+	if err != nil {
+		return time.Time{}, invalid("/invalidity_date", "invalidity_date is a time like 2026-01-31T00:00:00Z")
+	}
+	return at, nil
 }
 
 // reactivateBody is Cloudflare's. Its older clients send none: the call has this one meaning.

@@ -36,6 +36,7 @@ type certificateObject struct {
 	Subject          string  `json:"subject"`           // RFC 4514
 	RevokedOn        *string `json:"revoked_on"`        // null unless revoked
 	RevocationReason *string `json:"revocation_reason"` // a name of RFC 5280; null unless revoked
+	InvalidityDate   *string `json:"invalidity_date"`   // null unless it was given with the revocation
 }
 
 // certifier names the CA that issued a certificate.
@@ -46,6 +47,9 @@ type certifier struct {
 
 // newCertificateObject reads a row of the ledger. A row whose certificate does not parse is an error of ours.
 func newCertificateObject(row ca.Certificate) (certificateObject, error) {
+	if len(row.DER) == 0 {
+		return unknownCertificateObject(row), nil
+	}
 	cert, err := x509.ParseCertificate(row.DER)
 	if err != nil {
 		return certificateObject{}, fmt.Errorf("certificate %s of the ledger: %w", row.ID, err)
@@ -77,11 +81,31 @@ func newCertificateObject(row ca.Certificate) (certificateObject, error) {
 		Profile:              row.Profile,
 		Subject:              pkix.DNString(cert.RawSubject),
 	}
-	if row.Status == ca.Revoked {
-		reason := row.Reason.String()
-		object.RevokedOn, object.RevocationReason = stamp(row.RevokedAt), &reason
-	}
+	object.revoked(row)
 	return object, nil
+}
+
+// unknownCertificateObject is what is known of a certificate that is not in the ledger itself.
+func unknownCertificateObject(row ca.Certificate) certificateObject {
+	object := certificateObject{
+		ID: row.ID, CertificateAuthority: certifier{ID: row.CAID}, CommonName: row.CommonName, ExpiresOn: *stamp(row.NotAfter),
+		IssuedOn: *stamp(row.IssuedOn), FingerprintSHA256: row.Fingerprint.String(), SerialNumber: row.Serial.String(),
+		Status: string(row.Status), ValidityDays: row.ValidDays, Profile: row.Profile,
+	}
+	object.revoked(row)
+	return object
+}
+
+// revoked fills what only a revoked certificate has.
+func (o *certificateObject) revoked(row ca.Certificate) {
+	if row.Status != ca.Revoked {
+		return
+	}
+	reason := row.Reason.String()
+	o.RevokedOn, o.RevocationReason = stamp(row.RevokedAt), &reason
+	if !row.InvalidityDate.IsZero() {
+		o.InvalidityDate = stamp(row.InvalidityDate)
+	}
 }
 
 // pendingObject is the answer to a step: Cloudflare names the state that is being left for the next one.

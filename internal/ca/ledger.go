@@ -34,26 +34,28 @@ const (
 
 // Certificate is a row of the ledger: one certificate that one of our CAs signed.
 type Certificate struct {
-	ID          string // UUID
-	ZoneID      string // 32 lower hex; empty for certificates of the house itself (server, OCSP signer)
-	CAID        string // the issuing CA's record
-	Profile     string // client, server, ocsp
-	IssuerKey   pkix.KeyID
-	Serial      pkix.Serial
-	Shard       int // CRL shard, fixed at issue time and named in the certificate's CRL distribution point
-	DER         []byte
-	CSR         []byte // PEM as the applicant sent it; empty when we made the key
-	KeyHash     pkix.KeyID
-	CommonName  string
-	NotBefore   time.Time
-	NotAfter    time.Time
-	IssuedOn    time.Time
-	ValidDays   int
-	Status      Status
-	Reason      pkix.Reason // meaningful when revoked
-	RevokedAt   time.Time   // meaningful when revoked
-	CRLNumber   int64       // number of the CRL of the shard that tells of the last transition; 0 before any
-	Fingerprint pkix.Fingerprint
+	ID         string // UUID
+	ZoneID     string // 32 lower hex; empty for certificates of the house itself (server, OCSP signer)
+	CAID       string // the issuing CA's record
+	Profile    string // client, server, ocsp
+	IssuerKey  pkix.KeyID
+	Serial     pkix.Serial
+	Shard      int    // CRL shard, fixed at issue time and named in the certificate's CRL distribution point
+	DER        []byte // empty: the certificate itself is not known (a CRL of another system or the journal told of it)
+	CSR        []byte // PEM as the applicant sent it; empty when we made the key
+	KeyHash    pkix.KeyID
+	CommonName string
+	NotBefore  time.Time
+	NotAfter   time.Time
+	IssuedOn   time.Time
+	ValidDays  int
+	Status     Status
+	Reason     pkix.Reason // meaningful when revoked
+	RevokedAt  time.Time   // meaningful when revoked
+	// InvalidityDate is since when the key is thought to be compromised (RFC 5280, Section 5.3.2); zero: not said.
+	InvalidityDate time.Time
+	CRLNumber      int64 // number of the CRL of the shard that tells of the last transition; 0 before any
+	Fingerprint    pkix.Fingerprint
 }
 
 // CertID names the certificate as the edge and the revocation index do.
@@ -93,6 +95,8 @@ type Transition struct {
 	To     Status      // Revoked or Active
 	Reason pkix.Reason // for Revoked
 	At     time.Time
+	// InvalidityDate, for Revoked, replaces the row's; zero leaves it.
+	InvalidityDate time.Time
 	// Block, with Revoked, also blocks the public key for good (keyCompromise), and every other certificate of it that is
 	// active or on hold, whoever's it is, is revoked for the same reason.
 	Block bool
@@ -141,6 +145,8 @@ type RevokedRow struct {
 	Reason   pkix.Reason
 	At       time.Time
 	NotAfter time.Time
+	// InvalidityDate is as in Certificate.
+	InvalidityDate time.Time
 }
 
 // CRL is one published certificate revocation list.

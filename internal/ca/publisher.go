@@ -85,7 +85,7 @@ func (p *publisher) changed(row Certificate) {
 	s := p.shard(shardKey{row.CAID, row.Shard})
 	s.note(change{
 		number: row.CRLNumber,
-		entry:  pkix.CRLEntry{Serial: row.Serial, At: row.RevokedAt, Reason: row.Reason},
+		entry:  pkix.CRLEntry{Serial: row.Serial, At: row.RevokedAt, Reason: row.Reason, InvalidityDate: row.InvalidityDate},
 		remove: row.Status == Active,
 	})
 	select {
@@ -329,7 +329,7 @@ func (s *shard) rebuild(ctx context.Context, ledger Ledger) error {
 		if err != nil {
 			return err
 		}
-		s.entries = pkix.AppendCRLEntry(s.entries, pkix.CRLEntry{Serial: row.ID.Serial, At: row.At, Reason: row.Reason})
+		s.entries = pkix.AppendCRLEntry(s.entries, pkix.CRLEntry{Serial: row.ID.Serial, At: row.At, Reason: row.Reason, InvalidityDate: row.InvalidityDate})
 	}
 	s.number, s.loaded = number, true
 	return nil

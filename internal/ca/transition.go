@@ -18,6 +18,9 @@ type RevokeRequest struct {
 	// Reason is any but certificateHold (that is [Authority.Hold]) and removeFromCRL. keyCompromise also blocks the
 	// public key: it is never certified again, and every other certificate of it is revoked with this one.
 	Reason pkix.Reason
+	// InvalidityDate is since when the key is thought to be compromised or the certificate wrong (RFC 5280, Section 5.3.2):
+	// not in the future. Zero: not said.
+	InvalidityDate time.Time
 }
 
 // ChangeRequest names a certificate to hold or to reactivate.
@@ -38,7 +41,13 @@ func (a *Authority) Revoke(ctx context.Context, req RevokeRequest) (Certificate,
 	case !req.Reason.Known():
 		return Certificate{}, invalid("reason", "there is no %s", req.Reason)
 	}
-	t := Transition{ID: req.ID, ZoneID: req.ZoneID, To: Revoked, Reason: req.Reason, At: a.now(), Block: req.Reason == pkix.KeyCompromise}
+	t := Transition{
+		ID: req.ID, ZoneID: req.ZoneID, To: Revoked, Reason: req.Reason, At: a.now(), Block: req.Reason == pkix.KeyCompromise,
+		InvalidityDate: req.InvalidityDate.Truncate(time.Second),
+	}
+	if t.InvalidityDate.After(t.At) {
+		return Certificate{}, invalid("invalidity_date", "%s is in the future", t.InvalidityDate.UTC().Format(time.RFC3339))
+	}
 	row, n, err := a.change(ctx, t, req.Actor, "certificate.revoke")
 	a.counters.revoked.Add(int64(n))
 	return row, err

@@ -65,11 +65,11 @@ func (t *tx) insertCertificate(ctx context.Context, c *ca.Certificate, status in
 		return fmt.Errorf("store: certificate %s: serial %s: %w", c.ID, c.Serial, ca.ErrSerialTaken)
 	}
 	err = t.exec(ctx, `INSERT INTO certificates (id, zone_id, ca, profile, issuer, serial, shard, key_hash, common_name,
-			not_before, not_after, issued_on, valid_days, status, reason, revoked_at, crl_number, fingerprint, der, csr)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			not_before, not_after, issued_on, valid_days, status, reason, revoked_at, crl_number, fingerprint, der, csr, invalidity)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.ID, c.ZoneID, caRef, c.Profile, issuer, c.Serial.Bytes(), c.Shard, c.KeyHash[:], c.CommonName,
 		micros(c.NotBefore), micros(c.NotAfter), micros(c.IssuedOn), c.ValidDays, status, int64(c.Reason), micros(c.RevokedAt),
-		c.CRLNumber, c.Fingerprint[:], c.DER, c.CSR)
+		c.CRLNumber, c.Fingerprint[:], storedDER(c.DER), c.CSR, micros(c.InvalidityDate))
 	if isUnique(err) {
 		return fmt.Errorf("store: certificate %s: the id is taken: %w", c.ID, ca.ErrConflict)
 	}
@@ -88,7 +88,7 @@ func (t *tx) issuerRef(ctx context.Context, key pkix.KeyID) (ref int64, err erro
 // certificateColumns are read by scanCertificate from certificates c, cas a and issuers i.
 const certificateColumns = `c.id, c.zone_id, a.id, c.profile, i.key, c.serial, c.shard, c.key_hash, c.common_name,
 	c.not_before, c.not_after, c.issued_on, c.valid_days, c.status, c.reason, c.revoked_at, c.crl_number, c.fingerprint,
-	c.der, c.csr`
+	c.der, c.csr, c.invalidity`
 
 const selectCertificate = `SELECT ` + certificateColumns + `
 	FROM certificates c JOIN cas a ON a.ref = c.ca JOIN issuers i ON i.ref = c.issuer `
@@ -97,10 +97,11 @@ func scanCertificate(scan scan) (c ca.Certificate, err error) {
 	var (
 		issuer, serial, key, fingerprint       []byte
 		before, after, issued, revoked, reason int64
+		invalidity                             int64
 		status                                 int
 	)
 	err = scan(&c.ID, &c.ZoneID, &c.CAID, &c.Profile, &issuer, &serial, &c.Shard, &key, &c.CommonName,
-		&before, &after, &issued, &c.ValidDays, &status, &reason, &revoked, &c.CRLNumber, &fingerprint, &c.DER, &c.CSR)
+		&before, &after, &issued, &c.ValidDays, &status, &reason, &revoked, &c.CRLNumber, &fingerprint, &c.DER, &c.CSR, &invalidity)
 	if err != nil {
 		return ca.Certificate{}, err
 	}
@@ -109,11 +110,23 @@ func scanCertificate(scan scan) (c ca.Certificate, err error) {
 	copy(c.Fingerprint[:], fingerprint)
 	c.Serial = pkix.SerialFromBytes(serial)
 	c.NotBefore, c.NotAfter, c.IssuedOn, c.RevokedAt = fromMicros(before), fromMicros(after), fromMicros(issued), fromMicros(revoked)
+	c.InvalidityDate = fromMicros(invalidity)
 	c.Status, c.Reason = ca.Active, pkix.Reason(reason)
+	if len(c.DER) == 1 {
+		c.DER = nil
+	}
 	if status == statusRevoked {
 		c.Status = ca.Revoked
 	}
 	return c, nil
+}
+
+// storedDER is the der column: one octet, which no certificate is, where the certificate itself is not known.
+func storedDER(der []byte) []byte {
+	if len(der) == 0 {
+		return []byte{0}
+	}
+	return der
 }
 
 // Certificate implements ca.Ledger.

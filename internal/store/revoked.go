@@ -49,7 +49,7 @@ func (s *Store) Revoked(ctx context.Context, caID string, shard int, since time.
 
 // revokedQuery is the query whose last argument is since, and the CRL number. Reading the number fixes the view.
 func revokedQuery(ctx context.Context, view *sql.Tx, caID string, shard int) (query string, args []any, number int64, err error) {
-	query = `SELECT issuer, serial, reason, revoked_at, not_after FROM certificates INDEXED BY certificates_revoked WHERE status = 1`
+	query = `SELECT issuer, serial, reason, revoked_at, not_after, invalidity FROM certificates INDEXED BY certificates_revoked WHERE status = 1`
 	var ref int64
 	if caID != "" {
 		err = view.QueryRowContext(ctx, `SELECT ref FROM cas WHERE id = ?`, caID).Scan(&ref)
@@ -87,9 +87,9 @@ func readIssuers(ctx context.Context, view *sql.Tx) (map[int64]pkix.KeyID, error
 
 func yieldRevoked(found *sql.Rows, issuers map[int64]pkix.KeyID, path string, yield func(ca.RevokedRow, error) bool) {
 	defer found.Close()
-	var issuer, reason, at, after int64
+	var issuer, reason, at, after, invalidity int64
 	var serial sql.RawBytes
-	dest := []any{&issuer, &serial, &reason, &at, &after}
+	dest := []any{&issuer, &serial, &reason, &at, &after, &invalidity}
 	for found.Next() {
 		if err := found.Scan(dest...); err != nil {
 			yield(ca.RevokedRow{}, explain(path, err))
@@ -97,7 +97,7 @@ func yieldRevoked(found *sql.Rows, issuers map[int64]pkix.KeyID, path string, yi
 		}
 		row := ca.RevokedRow{
 			ID:     pkix.CertID{Issuer: issuers[issuer], Serial: pkix.SerialFromBytes(serial)},
-			Reason: pkix.Reason(reason), At: fromMicros(at), NotAfter: fromMicros(after),
+			Reason: pkix.Reason(reason), At: fromMicros(at), NotAfter: fromMicros(after), InvalidityDate: fromMicros(invalidity),
 		}
 		if !yield(row, nil) {
 			return

@@ -124,12 +124,16 @@ func (t *tx) transition(ctx context.Context, c ca.Certificate, step ca.Transitio
 	if c.Status == ca.Revoked { // X.509, reasonCode: a hold that becomes final keeps its date; so does what was final before
 		since = c.RevokedAt
 	}
-	c.Status, c.Reason, c.RevokedAt = step.To, 0, time.Time{}
+	invalidity := c.InvalidityDate
+	if !step.InvalidityDate.IsZero() {
+		invalidity = fromMicros(micros(step.InvalidityDate))
+	}
+	c.Status, c.Reason, c.RevokedAt, c.InvalidityDate = step.To, 0, time.Time{}, time.Time{}
 	status := statusActive
 	if step.To == ca.Revoked {
-		status, c.Reason, c.RevokedAt = statusRevoked, step.Reason, since
+		status, c.Reason, c.RevokedAt, c.InvalidityDate = statusRevoked, step.Reason, since, invalidity
 	}
-	err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ? WHERE id = ?`,
-		status, int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, c.ID)
+	err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ?, invalidity = ? WHERE id = ?`,
+		status, int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, micros(c.InvalidityDate), c.ID)
 	return c, err
 }

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -52,7 +52,7 @@ func newCert(e env) *cobra.Command {
 		Short: "Issue, list, show, verify, revoke, hold and reactivate certificates",
 		Long: `cert works on the certificates of a checkpoint: on the running server by its API, or on the store in --data
 when no server runs. A certificate is named by its id, its serial number (hex in any spelling), its SHA-256
-fingerprint, or its common name when only one has it.`,
+fingerprint, a file that holds it, or its common name when only one has it.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -87,7 +87,7 @@ func newCertStep(e env, s certStep) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: s.use + " CERT", Short: s.short, Long: s.long,
-		Example: "  sekisho cert " + s.use + " 028a07ebc6f20d73acfe2366f5d4afe2fea2b37f",
+		Example: "  sekisho cert " + s.use + " 028a07ebc6f20d73acfe2366f5d4afe2fea2b37f\n  sekisho cert " + s.use + " client.pem",
 		Args:    oneArg("sekisho cert " + s.use + " SERIAL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
@@ -106,7 +106,11 @@ func newCertStep(e env, s certStep) *cobra.Command {
 				if asJSON {
 					return printJSON(e, after.raw)
 				}
-				_, err = fmt.Fprintf(e.stdout, "%s %s: %s\n", cert.Serial, cert.CommonName, s.done)
+				note := ""
+				if end, err := time.Parse(time.RFC3339, after.ExpiresOn); err == nil && end.Before(time.Now()) {
+					note = "; it had expired on " + after.ExpiresOn + " and is let in nowhere"
+				}
+				_, err = fmt.Fprintf(e.stdout, "%s %s: %s%s\n", cert.Serial, cert.CommonName, s.done, note)
 				return err
 			})
 		},
@@ -213,41 +217,6 @@ func newCertShow(e env) *cobra.Command {
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	c.Flags().BoolVar(&asPEM, "pem", false, "print only the certificate in PEM")
 	return c
-}
-
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
-// find resolves what a person wrote: an id, a fingerprint, a serial number or a common name.
-func (t *target) find(ctx context.Context, a *api, ref string) (zone string, cert clientCertificate, err error) {
-	if zone, err = t.zoneID(ctx, a); err != nil {
-		return "", cert, err
-	}
-	if uuidForm.MatchString(strings.ToLower(ref)) {
-		err = a.call(ctx, "GET", "/zones/"+zone+"/client_certificates/"+strings.ToLower(ref), nil, &cert)
-		return zone, cert, err
-	}
-	hex := strings.TrimPrefix(strings.ReplaceAll(strings.ToLower(ref), ":", ""), "0x")
-	keys := []string{"serial_number", "common_name"}
-	if len(hex) == 64 {
-		keys = []string{"fingerprint_sha256", "common_name"}
-	}
-	if strings.Trim(hex, "0123456789abcdef") != "" {
-		keys = []string{"common_name"}
-	}
-	for _, key := range keys {
-		certs, err := listCertificates(ctx, a, zone, url.Values{key: {ref}})
-		if err != nil {
-			return "", cert, err
-		}
-		switch len(certs) {
-		case 0:
-		case 1:
-			return zone, certs[0], nil
-		default:
-			return "", cert, &usageError{err: fmt.Errorf("%d certificates have the common name %q", len(certs), ref), hint: "name one by its serial number: sekisho cert list --cn '" + ref + "'"}
-		}
-	}
-	return "", cert, &hinted{err: fmt.Errorf("no certificate %q", ref), hint: "sekisho cert list shows what there is"}
 }
 
 // zoneID finds the zone that a command is about.

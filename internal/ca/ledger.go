@@ -135,8 +135,33 @@ type Ledger interface {
 	// one consistent view, together with the CRL number of that view. caID "" means every CA (and number is 0); shard
 	// -1 means every shard. The error ends the sequence.
 	Revoked(ctx context.Context, caID string, shard int, since time.Time) (number int64, rows iter.Seq2[RevokedRow, error], err error)
-	// RaiseCRLNumber raises the CRL number of a shard by one, for a CRL that is renewed without a revocation.
-	RaiseCRLNumber(ctx context.Context, caID string, shard int) (int64, error)
+	// Changed yields every certificate of a CA's shard whose CRLNumber is above base, in no order, from one consistent
+	// view, together with the CRL number of that view: revoked ones as Revoked does, however long ago they expired, those
+	// that are active again with the reason removeFromCRL and no times but NotAfter. The error ends the sequence.
+	Changed(ctx context.Context, caID string, shard int, base int64) (number int64, rows iter.Seq2[RevokedRow, error], err error)
+	// RaiseCRLNumber raises the CRL number of a shard by one, for a CRL that is renewed without a revocation. Shard
+	// [AllShards] has a sequence of its own. With a time the new number is kept as a base for deltas, together with the
+	// CRLBasesKept-1 before it.
+	RaiseCRLNumber(ctx context.Context, caID string, shard int, keep time.Time) (int64, error)
+	// CRLBases returns the CRL number of a shard, 0 before the first, and the kept ones in the order of their numbers.
+	CRLBases(ctx context.Context, caID string, shard int) (number int64, kept []CRLBase, err error)
+
+	// UsePKIURL makes an address the newest of PKIURLs.
+	UsePKIURL(ctx context.Context, url string) error
+	// PKIURLs returns every address that certificates may name as the place of CRLs, newest first.
+	PKIURLs(ctx context.Context) ([]string, error)
+}
+
+// AllShards stands for the list of a CA that has the entries of all its shards.
+const AllShards = -1
+
+// CRLBasesKept is how many numbers a ledger keeps for each shard as bases of deltas.
+const CRLBasesKept = 8
+
+// CRLBase is a CRL number that a delta may start from: every CRL signed after At has that number or a higher one.
+type CRLBase struct {
+	Number int64
+	At     time.Time
 }
 
 // RevokedRow is the small part of a row that CRLs and the revocation index need.
@@ -152,8 +177,9 @@ type RevokedRow struct {
 // CRL is one published certificate revocation list.
 type CRL struct {
 	CAID       string
-	Shard      int
+	Shard      int // AllShards: the list of all shards
 	Number     *big.Int
+	Base       *big.Int // of a delta: the number of the oldest full CRL that it may be used with; nil: a full CRL
 	DER        []byte
 	ThisUpdate time.Time
 	NextUpdate time.Time

@@ -223,7 +223,7 @@ func (p *publisher) publishLocked(ctx context.Context, issuer *authorityCA, s *s
 	pending := s.take()
 	if renew {
 		// RFC 5280, Section 5.2.3: two CRLs issued at different times have different numbers.
-		n, err := p.a.cfg.Ledger.RaiseCRLNumber(ctx, s.key.caID, s.key.shard)
+		n, err := p.a.cfg.Ledger.RaiseCRLNumber(ctx, s.key.caID, s.key.shard, p.a.now())
 		if err != nil {
 			s.putBack(pending)
 			return nil, err

@@ -67,23 +67,6 @@ func (t *tx) caRef(ctx context.Context, id string) (int64, error) {
 	return ref, notFound(err, fmt.Errorf("store: CA %q: %w", id, ca.ErrNotFound))
 }
 
-// RaiseCRLNumber implements ca.Ledger.
-func (s *Store) RaiseCRLNumber(ctx context.Context, caID string, shard int) (int64, error) {
-	var number int64
-	err := s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		ref, err := t.caRef(ctx, caID)
-		if err != nil {
-			return err
-		}
-		number, err = t.raiseCRLNumber(ctx, ref, shard)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	return number, nil
-}
-
 // raiseCRLNumber adds one to a shard's CRL number; the first is 1. RFC 5280, Section 5.2.3: monotonically increasing.
 func (t *tx) raiseCRLNumber(ctx context.Context, caRef int64, shard int) (number int64, err error) {
 	err = t.get(ctx, `INSERT INTO crl_numbers (ca, shard, number) VALUES (?, ?, 1)

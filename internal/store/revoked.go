@@ -18,11 +18,39 @@ var errSequenceUsed = errors.New("store: this sequence of revoked certificates w
 // Revoked implements ca.Ledger. With every shard (-1) of one CA, number is the highest of them. The sequence may be
 // ranged over once; it holds its view of the database until then, or until ctx ends.
 func (s *Store) Revoked(ctx context.Context, caID string, shard int, since time.Time) (number int64, rows iter.Seq2[ca.RevokedRow, error], err error) {
+	return s.stream(ctx, func(view *sql.Tx) (string, []any, int64, error) {
+		query, args, number, err := revokedQuery(ctx, view, caID, shard)
+		return query, append(args, micros(since)), number, err
+	})
+}
+
+// Changed implements ca.Ledger. The sequence is as that of Revoked.
+func (s *Store) Changed(ctx context.Context, caID string, shard int, base int64) (number int64, rows iter.Seq2[ca.RevokedRow, error], err error) {
+	return s.stream(ctx, func(view *sql.Tx) (string, []any, int64, error) {
+		// Reading the number fixes the view.
+		var ref, number int64
+		err := view.QueryRowContext(ctx, `SELECT a.ref, coalesce(n.number, 0) FROM cas a
+			LEFT JOIN crl_numbers n ON n.ca = a.ref AND n.shard = ? WHERE a.id = ?`, shard, caID).Scan(&ref, &number)
+		if err != nil {
+			return "", nil, 0, notFound(err, fmt.Errorf("store: CA %q: %w", caID, ca.ErrNotFound))
+		}
+		// The condition on 0 is the one of the index.
+		return `SELECT issuer, serial, CASE status WHEN 1 THEN reason ELSE ? END, revoked_at, not_after, invalidity
+			FROM certificates INDEXED BY certificates_changed
+			WHERE ca = ? AND shard = ? AND crl_number > 0 AND crl_number > ?`,
+			[]any{int64(pkix.RemoveFromCRL), ref, shard, base}, number, nil
+	})
+}
+
+// stream yields the rows of the query that prepare makes of a view, with the number that it read there.
+func (s *Store) stream(ctx context.Context, prepare func(*sql.Tx) (query string, args []any, number int64, err error)) (
+	number int64, rows iter.Seq2[ca.RevokedRow, error], err error,
+) {
 	view, err := s.read.streams.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, nil, explain(s.path, err)
 	}
-	query, args, number, err := revokedQuery(ctx, view, caID, shard)
+	query, args, number, err := prepare(view)
 	if err != nil {
 		return 0, nil, errors.Join(explain(s.path, err), view.Rollback())
 	}
@@ -38,7 +66,7 @@ func (s *Store) Revoked(ctx context.Context, caID string, shard int, since time.
 		}
 		used = true
 		defer view.Rollback()
-		found, err := view.QueryContext(ctx, query, append(args, micros(since))...)
+		found, err := view.QueryContext(ctx, query, args...)
 		if err != nil {
 			yield(ca.RevokedRow{}, explain(s.path, err))
 			return
@@ -62,7 +90,7 @@ func revokedQuery(ctx context.Context, view *sql.Tx, caID string, shard int) (qu
 		query, args = query+` AND shard = ?`, append(args, shard)
 	}
 	if caID != "" {
-		err = view.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM crl_numbers WHERE ca = ? AND (shard = ? OR ? < 0)`,
+		err = view.QueryRowContext(ctx, `SELECT coalesce(max(number), 0) FROM crl_numbers WHERE ca = ? AND (shard = ? OR ? < 0 AND shard >= 0)`,
 			ref, shard, shard).Scan(&number)
 	}
 	return query + ` AND not_after >= ?`, args, number, err

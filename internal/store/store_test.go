@@ -183,7 +183,7 @@ func TestInvariant08AppendOnly(t *testing.T) {
 		if err := s.AppendAudit(t.Context(), storetest.Entry("a", "b")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, 0); err != nil {
+		if _, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, 0, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 	}

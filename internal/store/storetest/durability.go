@@ -321,7 +321,7 @@ func checkSurvivors(t *testing.T, s Interface, want map[string]int64) {
 		}
 		top = max(top, number)
 	}
-	if n, err := s.RaiseCRLNumber(t.Context(), CAID, 0); err != nil || n <= top {
+	if n, err := s.RaiseCRLNumber(t.Context(), CAID, 0, time.Time{}); err != nil || n <= top {
 		t.Errorf("the next CRL number is %d, %v; %d was acknowledged", n, err, top)
 	}
 	_, issued, err := s.Certificates(t.Context(), ca.Filter{Limit: 1})

@@ -196,7 +196,7 @@ func testCRLNumbers(t *testing.T, s Interface) {
 	AddCA(t, s)
 	raise := func(shard int, want int64) {
 		t.Helper()
-		if n, err := s.RaiseCRLNumber(ctx, CAID, shard); err != nil || n != want {
+		if n, err := s.RaiseCRLNumber(ctx, CAID, shard, time.Time{}); err != nil || n != want {
 			t.Errorf("shard %d: number %d, %v; want %d", shard, n, err, want)
 		}
 	}
@@ -209,7 +209,7 @@ func testCRLNumbers(t *testing.T, s Interface) {
 	}
 	raise(0, 4)
 	raise(1, 2)
-	if _, err := s.RaiseCRLNumber(ctx, "nobody", 0); !errors.Is(err, ca.ErrNotFound) {
+	if _, err := s.RaiseCRLNumber(ctx, "nobody", 0, time.Time{}); !errors.Is(err, ca.ErrNotFound) {
 		t.Errorf("unknown CA: %v, want ErrNotFound", err)
 	}
 }
@@ -241,7 +241,7 @@ func testRevoked(t *testing.T, s Interface) {
 	since := epoch().Add(4 * time.Hour).Truncate(time.Second) // equal to the notAfter of number 4, which still counts
 	numbers := map[int]int64{}
 	for shard := range 2 {
-		n, err := s.RaiseCRLNumber(t.Context(), CAID, shard)
+		n, err := s.RaiseCRLNumber(t.Context(), CAID, shard, time.Time{})
 		if err != nil {
 			t.Fatal(err)
 		}

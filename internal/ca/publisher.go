@@ -1,11 +1,9 @@
 package ca
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math/big"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,17 +15,27 @@ const (
 	minPublishDelay = 10 * time.Millisecond  // changes that come together share a CRL
 	maxPublishDelay = 400 * time.Millisecond // the longest pause between two, however dear the signature
 	publishRetry    = time.Second            // after a failure
+	pkiURLsListed   = 8                      // addresses in an issuing distribution point, newest first
 )
 
-// publisher keeps the CRLs of all shards. The ledger hands out the CRL numbers; a transition carries the number of the
-// CRL that must tell of it, and the publisher never signs number N before it has everything up to N.
+// publisher keeps the CRLs of all shards, their deltas, and the lists of all shards together. The ledger hands out the
+// CRL numbers; a transition carries the number of the CRL that must tell of it, and the publisher never signs number N
+// before it has everything up to N.
+//
+// Who may sign is whoever has the ledger: one process holds the exclusive lock of the data directory, so there is one
+// publisher for a CA, and no other lease is needed. A ledger that several processes share would have to hand one out.
 type publisher struct {
-	a       *Authority
-	wake    chan struct{} // capacity 1
-	running atomic.Bool   // Run does the publishing
+	a         *Authority
+	wake      chan struct{}            // capacity 1: a shard changed
+	wakeWhole chan struct{}            // the same for the lists of all shards
+	wakeFiles chan struct{}            // something was published
+	running   atomic.Bool              // Run does the publishing
+	urls      atomic.Pointer[[]string] // addresses that certificates name, newest first
+	files     *crlFiles                // nil: nothing is published on disk
 
 	mu     sync.Mutex
 	shards map[shardKey]*shard
+	wholes map[string]*whole // by CA
 }
 
 // shardKey names a CRL.
@@ -36,34 +44,30 @@ type shardKey struct {
 	shard int
 }
 
-// shard is the state of one CRL.
-type shard struct {
-	key     shardKey
-	current atomic.Pointer[CRL] // nil: none signed since start
-
-	mu        sync.Mutex
-	pending   []change
-	waitSince time.Time // of the first pending change; zero: none
-	lastEnd   time.Time // of the last publication
-	cost      time.Duration
-	retryAt   time.Time // after a failure; zero: none
-
-	signing sync.Mutex // one publication at a time; guards what follows
-	loaded  bool
-	number  int64     // everything up to this CRL number is in entries
-	entries []byte    // encoded, in no order
-	since   time.Time // entries of certificates that expired before are left out
-}
-
-// change is what a CRL number stands for: a transition, or (serial zero) a renewal without one.
-type change struct {
-	number int64
-	entry  pkix.CRLEntry
-	remove bool // reactivated
-}
-
 func (p *publisher) init(a *Authority) {
-	p.a, p.wake, p.shards = a, make(chan struct{}, 1), map[shardKey]*shard{}
+	p.a, p.shards, p.wholes = a, map[shardKey]*shard{}, map[string]*whole{}
+	p.wake, p.wakeWhole, p.wakeFiles = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	p.urls.Store(&[]string{a.cfg.PKIURL})
+	if a.cfg.PublishDir != "" {
+		p.files = newCRLFiles(a)
+	}
+}
+
+// loadURLs makes sure that the ledger knows the address that certificates get from now on, and reads those before it.
+func (p *publisher) loadURLs(ctx context.Context) error {
+	ledger, own := p.a.cfg.Ledger, p.a.cfg.PKIURL
+	urls, err := ledger.PKIURLs(ctx)
+	if err == nil && (len(urls) == 0 || urls[0] != own) {
+		if err = ledger.UsePKIURL(ctx, own); err == nil {
+			urls, err = ledger.PKIURLs(ctx)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("addresses of the CRLs: %w", err)
+	}
+	urls = urls[:min(len(urls), pkiURLsListed)]
+	p.urls.Store(&urls)
+	return nil
 }
 
 func (p *publisher) shard(key shardKey) *shard {
@@ -78,7 +82,12 @@ func (p *publisher) shard(key shardKey) *shard {
 }
 
 // published is the CRL there is; nil before the first.
-func (p *publisher) published(key shardKey) *CRL { return p.shard(key).current.Load() }
+func (p *publisher) published(key shardKey) *CRL {
+	if now := p.shard(key).current.Load(); now != nil {
+		return now.full
+	}
+	return nil
+}
 
 // changed takes note of a transition that is in the ledger.
 func (p *publisher) changed(row Certificate) {
@@ -88,57 +97,66 @@ func (p *publisher) changed(row Certificate) {
 		entry:  pkix.CRLEntry{Serial: row.Serial, At: row.RevokedAt, Reason: row.Reason, InvalidityDate: row.InvalidityDate},
 		remove: row.Status == Active,
 	})
+	p.whole(row.CAID).changes.Add(1)
+	poke(p.wake)
+	poke(p.wakeWhole)
+}
+
+// poke wakes whoever waits, or is about to.
+func poke(wake chan struct{}) {
 	select {
-	case p.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }
 
-func (s *shard) note(c change) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pending = append(s.pending, c)
-	if s.waitSince.IsZero() {
-		s.waitSince = time.Now()
-	}
-}
-
-func (s *shard) take() []change {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	pending := s.pending
-	s.pending, s.waitSince = nil, time.Time{}
-	slices.SortFunc(pending, func(a, b change) int { return cmp.Compare(a.number, b.number) })
-	return pending
-}
-
 // Run publishes CRLs until ctx ends: within a fraction of a second after a change, and again before nextUpdate. A CRL
-// that cannot be made is tried again every second and logged; the one before it stays. It returns nil.
+// that cannot be made or written to disk is tried again every second and logged; the one before it stays. It returns nil.
 func (a *Authority) Run(ctx context.Context) error {
 	p := &a.publisher
 	p.running.Store(true)
 	defer p.running.Store(false)
+	var group sync.WaitGroup
+	defer group.Wait()
+	if p.files != nil {
+		group.Go(func() { every(ctx, p.wakeWhole, p.wholesDue) })
+		group.Go(func() { every(ctx, p.wakeFiles, p.files.writeDue) })
+	}
+	every(ctx, p.wake, p.publishDue)
+	return nil
+}
+
+// every calls due whenever it is woken and when the time is over that due returned, until ctx ends.
+func every(ctx context.Context, wake <-chan struct{}, due func(context.Context) time.Duration) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-p.wake:
+			return
+		case <-wake:
 		case <-timer.C:
 		}
 		// At least once a minute, whatever the clock does meanwhile.
-		timer.Reset(min(p.publishDue(ctx), time.Minute))
+		timer.Reset(min(due(ctx), time.Minute))
 	}
 }
 
-// publishDue publishes every CRL that is due and returns how long nothing more is.
+// publishDue publishes what is due and returns how long nothing more is. Changes come first: lists are renewed one at a
+// time, with a look for changes in between.
 func (p *publisher) publishDue(ctx context.Context) time.Duration {
 	next := time.Minute
+	renewed := false
 	for _, c := range p.a.cas.Load().all() {
 		for n := range c.record.Shards {
 			s := p.shard(shardKey{c.record.ID, n})
 			wait := p.dueIn(s)
+			if wait <= 0 && !s.hasChanges() {
+				if renewed {
+					return 0
+				}
+				renewed = true
+			}
 			if wait <= 0 {
 				if _, err := p.publish(ctx, c, s); err != nil && ctx.Err() == nil {
 					p.a.cfg.Logger.ErrorContext(ctx, "CRL not published", "ca", c.record.Name, "shard", n, "error", err)
@@ -167,195 +185,101 @@ func (p *publisher) dueIn(s *shard) time.Duration {
 	return wait
 }
 
-// renewIn is how long until a CRL must be renewed; 0 for none, and for one of the future: the clock was set back, and
-// whoever has the right time does not take it.
-func (p *publisher) renewIn(crl *CRL) time.Duration {
-	now := p.a.cfg.Now()
-	if crl == nil || now.Before(crl.ThisUpdate) {
-		return 0
-	}
-	return crl.NextUpdate.Add(-p.a.cfg.CRLOverlap).Sub(now)
-}
-
 // CRL returns the published CRL of a CA's shard. While [Authority.Run] does not run (the command line on the store),
 // it publishes what is due first. An unknown CA or shard is ErrNotFound.
 func (a *Authority) CRL(ctx context.Context, caID string, shardNumber int) (CRL, error) {
-	issuer, err := a.ca(caID)
+	now, err := a.publisher.currentLists(ctx, caID, shardNumber)
 	if err != nil {
 		return CRL{}, err
+	}
+	return *now.full, nil
+}
+
+// DeltaCRL returns the delta to the CRL of a CA's shard. It may be used with every CRL of the shard that is still valid
+// (RFC 5280, Section 5.2.4). Otherwise it is as [Authority.CRL].
+func (a *Authority) DeltaCRL(ctx context.Context, caID string, shardNumber int) (CRL, error) {
+	now, err := a.publisher.currentLists(ctx, caID, shardNumber)
+	if err != nil {
+		return CRL{}, err
+	}
+	return *now.delta, nil
+}
+
+func (p *publisher) currentLists(ctx context.Context, caID string, shardNumber int) (*lists, error) {
+	issuer, err := p.a.ca(caID)
+	if err != nil {
+		return nil, err
 	}
 	if shardNumber < 0 || shardNumber >= issuer.record.Shards {
-		return CRL{}, fmt.Errorf("CRL shard %d of CA %s: %w", shardNumber, caID, ErrNotFound)
+		return nil, fmt.Errorf("CRL shard %d of CA %s: %w", shardNumber, caID, ErrNotFound)
 	}
-	s := a.publisher.shard(shardKey{caID, shardNumber})
+	s := p.shard(shardKey{caID, shardNumber})
 	current := s.current.Load()
-	if current != nil && (a.publisher.running.Load() || a.publisher.dueIn(s) > maxPublishDelay) {
-		return *current, nil
-	}
-	fresh, err := a.publisher.publish(ctx, issuer, s)
-	if err != nil {
-		return CRL{}, err
-	}
-	return *fresh, nil
-}
-
-// publish brings a shard up to date and signs its CRL, unless somebody did meanwhile.
-func (p *publisher) publish(ctx context.Context, issuer *authorityCA, s *shard) (*CRL, error) {
-	s.signing.Lock()
-	defer s.signing.Unlock()
-	start := time.Now()
-	crl, err := p.publishLocked(ctx, issuer, s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		p.a.counters.crlFailures.Add(1)
-		s.retryAt = time.Now().Add(publishRetry)
-		return nil, fmt.Errorf("CRL of the %s CA, shard %d: %w", issuer.record.Name, s.key.shard, err)
-	}
-	s.lastEnd, s.retryAt = time.Now(), time.Time{}
-	s.cost = s.lastEnd.Sub(start)
-	return crl, nil
-}
-
-func (p *publisher) publishLocked(ctx context.Context, issuer *authorityCA, s *shard) (*CRL, error) {
-	current := s.current.Load()
-	renew := p.renewIn(current) <= 0
-	pending := s.take()
-	if renew {
-		// RFC 5280, Section 5.2.3: two CRLs issued at different times have different numbers.
-		n, err := p.a.cfg.Ledger.RaiseCRLNumber(ctx, s.key.caID, s.key.shard, p.a.now())
-		if err != nil {
-			s.putBack(pending)
-			return nil, err
-		}
-		pending = append(pending, change{number: n})
-		if current != nil {
-			// Section 3.3: an entry may leave once a CRL issued after the certificate's end has carried it. After a
-			// start since is zero: what was published before is not known, so everything is carried once more.
-			// A clock that was ahead and is set back brings back what has left too early.
-			s.since, s.loaded = earlier(current.ThisUpdate, p.a.now()), false
-		}
-	}
-	if !s.loaded || !s.apply(pending) {
-		if err := s.rebuild(ctx, p.a.cfg.Ledger); err != nil {
-			s.putBack(pending)
-			return nil, err
-		}
-	}
-	if current != nil && s.number <= current.Number.Int64() {
+	if current != nil && (p.running.Load() || p.dueIn(s) > maxPublishDelay) {
 		return current, nil
 	}
-	crl, err := p.sign(issuer, s)
-	if err != nil {
-		s.putBack(pending) // so that the next round is due; what it has already it skips
-		return nil, err
-	}
-	s.current.Store(crl)
-	p.a.counters.crlPublished.Add(1)
-	p.a.cfg.Logger.InfoContext(ctx, "CRL published", "ca", issuer.record.Name, "shard", s.key.shard,
-		"number", s.number, "bytes", len(crl.DER), "next_update", crl.NextUpdate)
-	return crl, nil
+	return p.publish(ctx, issuer, s)
 }
 
-// putBack returns changes to the queue after a failure.
-func (s *shard) putBack(changes []change) {
-	for _, c := range changes {
-		s.note(c)
-	}
+// list is everything of a CRL but its entries, before it is signed.
+type list struct {
+	shard  int
+	number int64
+	base   *big.Int // nil: a full CRL
+	at     time.Time
+	points []string // its distribution points, and that it is for user certificates; nil: it has no scope
+	fresh  string   // where its delta is; "": nowhere
 }
 
-// apply puts consecutive changes into the list; false when a number in between is missing (another transition is
-// committed but not yet announced), so that the ledger must be asked.
-func (s *shard) apply(changes []change) bool {
-	fresh := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return c.number <= s.number })
-	slices.SortFunc(fresh, func(a, b change) int { return cmp.Compare(a.number, b.number) })
-	last := map[string]change{} // by serial: the latest change decides
-	for i, c := range fresh {
-		if c.number != s.number+int64(i)+1 {
-			return false
-		}
-		if !c.entry.Serial.IsZero() {
-			last[string(c.entry.Serial.Bytes())] = c
-		}
-	}
-	s.entries = removeEntries(s.entries, last)
-	for _, c := range fresh {
-		if l, ok := last[string(c.entry.Serial.Bytes())]; ok && l.number == c.number && !c.remove {
-			s.entries = pkix.AppendCRLEntry(s.entries, c.entry)
-		}
-	}
-	s.number += int64(len(fresh))
-	return true
-}
-
-// removeEntries leaves out the entries of the serial numbers in the map. One walk over a million entries takes some
-// 20 ms, less than signing them; what stays is moved only behind something that left.
-func removeEntries(entries []byte, serials map[string]change) []byte {
-	if len(serials) == 0 {
-		return entries
-	}
-	kept, run := 0, 0 // entries[:kept] is done, entries[run:at] stays
-	for at := 0; at < len(entries); {
-		// AppendCRLEntry writes SEQUENCE { INTEGER, ... }, both of them shorter than 128 octets.
-		size := 2 + int(entries[at+1])
-		serial := entries[at+4 : at+4+int(entries[at+3])]
-		for len(serial) > 1 && serial[0] == 0 {
-			serial = serial[1:]
-		}
-		if _, gone := serials[string(serial)]; gone {
-			if kept != run {
-				copy(entries[kept:], entries[run:at])
-			}
-			kept += at - run
-			run = at + size
-		}
-		at += size
-	}
-	if kept != run {
-		copy(entries[kept:], entries[run:])
-	}
-	return entries[:kept+len(entries)-run]
-}
-
-// rebuild reads the list from the ledger, in one consistent view.
-func (s *shard) rebuild(ctx context.Context, ledger Ledger) error {
-	number, rows, err := ledger.Revoked(ctx, s.key.caID, s.key.shard, s.since)
-	if err != nil {
-		return err
-	}
-	s.loaded = false
-	s.entries = s.entries[:0]
-	for row, err := range rows {
-		if err != nil {
-			return err
-		}
-		s.entries = pkix.AppendCRLEntry(s.entries, pkix.CRLEntry{Serial: row.ID.Serial, At: row.At, Reason: row.Reason, InvalidityDate: row.InvalidityDate})
-	}
-	s.number, s.loaded = number, true
-	return nil
-}
-
-// sign makes the CRL of what the shard holds.
-func (p *publisher) sign(issuer *authorityCA, s *shard) (*CRL, error) {
-	now := p.a.now()
-	number := big.NewInt(s.number)
+// sign makes the CRL with the entries in the parts.
+func (p *publisher) sign(issuer *authorityCA, l list, parts [][]byte) (*CRL, error) {
 	t := pkix.CRLTemplate{
-		Issuer: issuer.cert, Number: number, ThisUpdate: now, NextUpdate: now.Add(p.a.cfg.CRLLifetime),
-		OnlyUserCerts: issuer.record.Name == issuingName,
+		Issuer: issuer.cert, Number: big.NewInt(l.number), BaseNumber: l.base,
+		ThisUpdate: l.at, NextUpdate: l.at.Add(p.a.cfg.CRLLifetime), DistributionPoints: l.points,
+		OnlyUserCerts: l.points != nil && issuer.signsOnlyUserCerts(),
 	}
-	// RFC 5280, Section 5.2.5: a list that is one of several says which. A single list names no distribution point: it is
-	// good for every certificate of the CA, also for those that name the URL of before a move.
-	if issuer.record.Shards > 1 {
-		t.DistributionPoints = []string{p.a.CRLURL(s.key.caID, s.key.shard)}
+	if l.fresh != "" {
+		t.FreshestCRL = []string{l.fresh}
 	}
-	der, err := pkix.SignCRL(t, s.entries, issuer.signer)
+	der, err := pkix.SignCRLOf(t, issuer.signer, parts...)
 	if err != nil {
 		return nil, err
 	}
-	return &CRL{
-		CAID: s.key.caID, Shard: s.key.shard, Number: number, DER: der,
-		ThisUpdate: t.ThisUpdate, NextUpdate: t.NextUpdate,
-		// No two CRLs of a shard have one number, so the number is as good a tag as a hash, and costs nothing.
-		ETag: fmt.Sprintf(`"%s-%d-%d"`, s.key.caID, s.key.shard, s.number),
-	}, nil
+	p.a.counters.crlPublished.Add(1)
+	return newCRL(issuer.record.ID, l.shard, t, der), nil
+}
+
+// newCRL is the CRL in der, which t describes.
+func newCRL(caID string, shard int, t pkix.CRLTemplate, der []byte) *CRL {
+	crl := &CRL{
+		CAID: caID, Shard: shard, Number: t.Number, Base: t.BaseNumber, DER: der, ThisUpdate: t.ThisUpdate, NextUpdate: t.NextUpdate,
+	}
+	place := fmt.Sprint(shard)
+	switch {
+	case shard == AllShards:
+		place = "all"
+	case crl.Base != nil:
+		place += "-delta"
+	}
+	// No two CRLs of a place have one number, so the number is as good a tag as a hash, and costs nothing.
+	crl.ETag = fmt.Sprintf(`"%s-%s-%d"`, caID, place, crl.Number)
+	return crl
+}
+
+// signsOnlyUserCerts reports whether no certificate of the CA can be a CA's (RFC 5280, Section 4.2.1.9).
+func (c *authorityCA) signsOnlyUserCerts() bool { return c.cert.MaxPathLen == 0 && c.cert.MaxPathLenZero }
+
+// points are the names of a shard's list. RFC 5280, Section 5.2.5: a list that is one of several says which, by the name
+// that certificates have for it; the address was another one before the CA moved, so all of them are named, and one name
+// in common is enough (Section 6.3.3). A single list has no scope: it is good for every certificate of the CA.
+func (p *publisher) points(issuer *authorityCA, shard int) []string {
+	if issuer.record.Shards <= 1 {
+		return nil
+	}
+	urls := *p.urls.Load()
+	points := make([]string, len(urls))
+	for i, u := range urls {
+		points[i] = crlURL(u, issuer.record.ID, shard)
+	}
+	return points
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // CRLEntry is one revoked certificate. Reason Unspecified writes no reason
@@ -82,22 +81,34 @@ func appendGeneralizedTime(b []byte, t time.Time) []byte {
 // SHA-256, Ed25519, ML-DSA. The signature is checked before the list is
 // returned, so a faulty signer never publishes.
 func SignCRL(t CRLTemplate, entries []byte, signer crypto.Signer) ([]byte, error) {
+	return SignCRLOf(t, signer, entries)
+}
+
+// SignCRLOf is SignCRL of entries that lie in several places: parts of other
+// lists and new ones. They are copied once, into the result.
+func SignCRLOf(t CRLTemplate, signer crypto.Signer, parts ...[]byte) ([]byte, error) {
 	if err := t.check(); err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
 	}
 	if err := signerMatches(t.Issuer, signer); err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
 	}
-	if err := t.checkEntries(entries); err != nil {
-		return nil, fmt.Errorf("CRL of %s: %w", DNString(t.Issuer.RawSubject), err)
-	}
 	alg, err := algorithmFor(signer.Public())
 	if err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
 	}
-	tbs, err := t.tbs(alg, entries)
+	size := sizeHint(parts)
+	if size > MaxCRLBytes {
+		return nil, fmt.Errorf("CRL of %s: %d bytes; at most %d are read", DNString(t.Issuer.RawSubject), size, MaxCRLBytes)
+	}
+	// The list is put together in one buffer: room for its header, TBSCertList, then algorithm and signature.
+	list, entries, err := t.appendTBS(make([]byte, maxHeader, size), alg, parts)
 	if err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
+	}
+	tbs := list[maxHeader:]
+	if err := t.checkEntries(tbs[entries.from:entries.to]); err != nil {
+		return nil, fmt.Errorf("CRL of %s: %w", DNString(t.Issuer.RawSubject), err)
 	}
 	signature, err := alg.sign(tbs, signer)
 	if err != nil {
@@ -106,11 +117,16 @@ func SignCRL(t CRLTemplate, entries []byte, signer crypto.Signer) ([]byte, error
 	if err := t.Issuer.CheckSignature(alg.x509, tbs, signature); err != nil {
 		return nil, fmt.Errorf("CRL of %s: the signer made a wrong signature: %w", DNString(t.Issuer.RawSubject), err)
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(signature)+64))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddBytes(tbs)
-		alg.add(b)
-		b.AddASN1BitString(signature)
-	})
-	return b.Bytes()
+	var b cryptobyte.Builder
+	alg.add(&b)
+	b.AddASN1BitString(signature)
+	tail, err := b.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("CRL: %w", err)
+	}
+	list = append(list, tail...)
+	header := appendHeader(nil, 0x30, len(list)-maxHeader)
+	list = list[maxHeader-len(header):]
+	copy(list, header)
+	return list, nil
 }

@@ -100,23 +100,55 @@ func (t CRLTemplate) checkEntries(entries []byte) error {
 	})
 }
 
-// tbs is TBSCertList (RFC 5280, Section 5.1).
-func (t CRLTemplate) tbs(alg algorithm, entries []byte) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(entries)+2048))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(1) // version v2
-		alg.add(b)
-		b.AddBytes(t.Issuer.RawSubject)
-		b.AddBytes(appendTime(nil, t.ThisUpdate))
-		b.AddBytes(appendTime(nil, t.NextUpdate))
-		if len(entries) > 0 { // Section 5.1.2.6: absent when nothing is revoked
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(entries) })
-		}
-		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, t.addExtensions)
-		})
+// maxHeader is the longest tag and length that a list of MaxCRLBytes has.
+const maxHeader = 6
+
+// sizeHint is at least the size of a list with such entries, for all but the
+// oddest names.
+func sizeHint(parts [][]byte) int {
+	size := 12 << 10 // names, extensions, the longest signature
+	for _, p := range parts {
+		size += len(p)
+	}
+	return size
+}
+
+// appendTBS appends TBSCertList (RFC 5280, Section 5.1), and says where in it
+// the entries are.
+func (t CRLTemplate) appendTBS(list []byte, alg algorithm, parts [][]byte) (_ []byte, entries span, err error) {
+	var before, after cryptobyte.Builder
+	before.AddASN1Int64(1) // version v2
+	alg.add(&before)
+	before.AddBytes(t.Issuer.RawSubject)
+	before.AddBytes(appendTime(nil, t.ThisUpdate))
+	before.AddBytes(appendTime(nil, t.NextUpdate))
+	after.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, t.addExtensions)
 	})
-	return b.Bytes()
+	head, err := before.Bytes()
+	if err != nil {
+		return nil, entries, err
+	}
+	tail, err := after.Bytes()
+	if err != nil {
+		return nil, entries, err
+	}
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	if size > 0 { // Section 5.1.2.6: absent when nothing is revoked
+		head = appendHeader(head, 0x30, size)
+	}
+	start := len(list)
+	list = appendHeader(list, 0x30, len(head)+size+len(tail))
+	list = append(list, head...)
+	entries.from = len(list) - start
+	for _, p := range parts {
+		list = append(list, p...)
+	}
+	entries.to = len(list) - start
+	return append(list, tail...), entries, nil
 }
 
 func (t CRLTemplate) addExtensions(b *cryptobyte.Builder) {

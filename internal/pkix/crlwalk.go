@@ -78,6 +78,10 @@ func (c *CRL) RecordAt(offset int) (CRLRecord, error) {
 // EntriesSize is the number of octets of all entries.
 func (c *CRL) EntriesSize() int { return c.entries.to - c.entries.from }
 
+// Entries are the octets of all entries, a part of Raw: what AppendCRLEntry
+// would write of a list that was signed here.
+func (c *CRL) Entries() []byte { return c.Raw[c.entries.from:c.entries.to:c.entries.to] }
+
 // entryError names the entry. Offsets count from the beginning of the CRL, as
 // openssl asn1parse prints them.
 func entryError(offset int, what string) error {

@@ -207,3 +207,40 @@ func BenchmarkWalk(b *testing.B) {
 		})
 	}
 }
+
+// TestSignCRLOf: a list in parts is the list in one, and its entries are found again where they were put.
+func TestSignCRLOf(t *testing.T) {
+	ca := testpki.NewCA(t, testpki.KeyType(pkix.Ed25519)) // its signatures are the same each time
+	tmpl := template(ca)
+	for _, sizes := range [][]int{{}, {0}, {1}, {3, 0, 2}, {700, 1}, {0, 2000, 3000}} {
+		var all []byte
+		var parts [][]byte
+		n := int64(0)
+		for _, size := range sizes {
+			var part []byte
+			for range size {
+				n++
+				part = pkix.AppendCRLEntry(part, pkix.CRLEntry{Serial: pkix.SerialOf(big.NewInt(n)), At: at(2026), Reason: pkix.Superseded})
+			}
+			all, parts = append(all, part...), append(parts, part)
+		}
+		whole, err := pkix.SignCRL(tmpl, all, ca.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pieces, err := pkix.SignCRLOf(tmpl, ca.Key, parts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(whole, pieces) {
+			t.Errorf("%v: another list", sizes)
+		}
+		c := parseHeader(t, pieces)
+		if !bytes.Equal(c.Entries(), all) || c.EntriesSize() != len(all) {
+			t.Errorf("%v: %d octets of entries, want %d", sizes, len(c.Entries()), len(all))
+		}
+		if err := c.CheckSignature(ca.Cert.PublicKey); err != nil {
+			t.Errorf("%v: %v", sizes, err)
+		}
+	}
+}

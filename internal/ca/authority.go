@@ -47,6 +47,10 @@ type Config struct {
 	Logger   *slog.Logger     // nil: slog.Default()
 	Now      func() time.Time // nil: time.Now
 
+	// PublishDir is where CRLs and CA certificates are written too, for a web server or a copy to elsewhere, and read back
+	// at start; made when absent. "": nowhere.
+	PublishDir string
+
 	CRLLifetime     time.Duration // nextUpdate after thisUpdate; 24 h
 	CRLOverlap      time.Duration // a CRL is renewed this long before nextUpdate; half of CRLLifetime
 	OCSPLifetime    time.Duration // nextUpdate after thisUpdate; 1 h
@@ -171,7 +175,10 @@ func (a *Authority) load(ctx context.Context) error {
 		}
 	}
 	a.cas.Store(&h)
-	return nil
+	if len(records) == 0 {
+		return nil // no certificate names an address yet
+	}
+	return a.publisher.loadURLs(ctx)
 }
 
 // newCA joins a CA's record and its key.
@@ -230,9 +237,19 @@ func (a *Authority) ca(id string) (*authorityCA, error) {
 	return nil, fmt.Errorf("certificate authority %.40q: %w", id, ErrNotFound)
 }
 
-// CRLURL is where the CRL of a CA's shard is published.
-func (a *Authority) CRLURL(caID string, shard int) string {
-	return a.cfg.PKIURL + "/crl/" + caID + "/" + strconv.Itoa(shard) + ".crl"
+// CRLURL is where the CRL of a CA's shard is published; that of [AllShards] has the entries of all of them.
+func (a *Authority) CRLURL(caID string, shard int) string { return crlURL(a.cfg.PKIURL, caID, shard) }
+
+func crlURL(base, caID string, shard int) string {
+	if shard == AllShards {
+		return base + "/crl/" + caID + ".crl"
+	}
+	return base + "/crl/" + caID + "/" + strconv.Itoa(shard) + ".crl"
+}
+
+// DeltaCRLURL is where the delta to the CRL of a CA's shard is published.
+func (a *Authority) DeltaCRLURL(caID string, shard int) string {
+	return a.cfg.PKIURL + "/crl/" + caID + "/" + strconv.Itoa(shard) + "-delta.crl"
 }
 
 // OCSPURL is where OCSP requests go.

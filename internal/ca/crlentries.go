@@ -23,7 +23,7 @@ func (d *draft) apply(changes []change, now time.Time) bool {
 	d.delta = without(d.shardState.delta, last)
 	var added []byte
 	for _, c := range fresh {
-		if l, ok := last[string(c.entry.Serial.Bytes())]; ok && l.number == c.number {
+		if l, ok := last[string(c.entry.Serial.Bytes())]; ok && !c.renewal && l.number == c.number {
 			added = pkix.AppendCRLEntry(added, c.inDelta(now))
 		}
 	}
@@ -48,7 +48,7 @@ func (c change) inDelta(now time.Time) pkix.CRLEntry {
 func bySerial(changes []change) map[string]change {
 	last := make(map[string]change, len(changes))
 	for _, c := range changes {
-		if !c.entry.Serial.IsZero() {
+		if !c.renewal {
 			last[string(c.entry.Serial.Bytes())] = c
 		}
 	}
@@ -61,7 +61,7 @@ func amend(entries []byte, changes []change) [][]byte {
 	parts := without(entries, last)
 	var added []byte
 	for _, c := range changes {
-		if l, ok := last[string(c.entry.Serial.Bytes())]; ok && l.number == c.number && !c.remove {
+		if l, ok := last[string(c.entry.Serial.Bytes())]; ok && !c.renewal && l.number == c.number && !c.remove {
 			added = pkix.AppendCRLEntry(added, c.entry)
 		}
 	}

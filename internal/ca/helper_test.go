@@ -36,16 +36,21 @@ type fixture struct {
 	clock atomic.Int64 // nanoseconds ahead of the real clock
 	fault atomic.Pointer[func(string) error]
 	url   string
+	init  ca.InitRequest // how newCA makes the CAs; one shard unless a test says otherwise
+	shard int            // the one that crl reads
 }
 
 type option func(*fixture)
+
+// shards gives the issuing CA several.
+func shards(n int) option { return func(f *fixture) { f.init.Shards = n } }
 
 func config(edit func(*ca.Config)) option { return func(f *fixture) { edit(&f.cfg) } }
 
 // newFixture makes an Authority without CAs and serves its responder.
 func newFixture(t testing.TB, opts ...option) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dir: t.TempDir()}
+	f := &fixture{t: t, dir: t.TempDir(), init: ca.InitRequest{Shards: 1}}
 	f.keys = newKeys(t, filepath.Join(f.dir, "keys"))
 	server := httptest.NewUnstartedServer(nil)
 	f.url = "http://" + server.Listener.Addr().String()
@@ -96,7 +101,8 @@ func (f *fixture) open() {
 func newCA(t testing.TB, keyType pkix.KeyType, opts ...option) *fixture {
 	t.Helper()
 	f := newFixture(t, opts...)
-	if err := f.Init(t.Context(), "test", ca.InitRequest{KeyType: keyType}); err != nil {
+	f.init.KeyType = keyType
+	if err := f.Init(t.Context(), "test", f.init); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -167,7 +173,7 @@ func (f *fixture) issuingID() string {
 // crl is the issuing CA's CRL, parsed and its signature checked by crypto/x509.
 func (f *fixture) crl() *x509.RevocationList {
 	f.t.Helper()
-	crl, err := f.CRL(f.t.Context(), f.issuingID(), 0)
+	crl, err := f.CRL(f.t.Context(), f.issuingID(), f.shard)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -18,7 +19,14 @@ type InitRequest struct {
 	KeyType        pkix.KeyType // of both CAs; ecdsa-p256
 	RootSubject    string       // RFC 4514 or /C=.. form; "CN=sekisho Root CA"
 	IssuingSubject string       // "CN=sekisho Issuing CA"
+	Shards         int          // into how many CRLs the issuing CA's certificates go, at most MaxShards; DefaultShards
 }
+
+// Shards of an issuing CA. The number is fixed when the CA is made: each certificate names the list of its shard.
+const (
+	DefaultShards = 16
+	MaxShards     = 1024
+)
 
 // Init makes the root and the issuing CA. When both exist it is ErrConflict. When only the root does, because a crash
 // came between the two, it makes the issuing CA below that root.
@@ -35,9 +43,15 @@ func (a *Authority) Init(ctx context.Context, actor string, req InitRequest) err
 	if err != nil {
 		return invalid("key_type", "%v", err)
 	}
+	if req.Shards < 0 || req.Shards > MaxShards {
+		return invalid("shards", "%d is not between 1 and %d", req.Shards, MaxShards)
+	}
 	for _, step := range []caPlan{
-		{name: rootName, subject: req.RootSubject, fallback: "CN=sekisho Root CA", lifetime: a.cfg.RootLifetime},
-		{name: issuingName, subject: req.IssuingSubject, fallback: "CN=sekisho Issuing CA", lifetime: a.cfg.IssuingLifetime},
+		{name: rootName, subject: req.RootSubject, fallback: "CN=sekisho Root CA", lifetime: a.cfg.RootLifetime, shards: 1},
+		{
+			name: issuingName, subject: req.IssuingSubject, fallback: "CN=sekisho Issuing CA", lifetime: a.cfg.IssuingLifetime,
+			shards: cmp.Or(req.Shards, DefaultShards),
+		},
 	} {
 		parent := a.cas.Load().root
 		if step.name == rootName && parent != nil {
@@ -58,6 +72,7 @@ type caPlan struct {
 	name              string
 	subject, fallback string
 	lifetime          time.Duration
+	shards            int
 }
 
 // createCA makes a key, signs the certificate and records it. The name of the key is new each time, so that a key left
@@ -75,7 +90,7 @@ func (a *Authority) createCA(ctx context.Context, actor string, keyType pkix.Key
 		return invalid("subject", "%s CA: a CA needs a name", plan.name)
 	}
 	id := newID()
-	record := CARecord{ID: id, Name: plan.name, KeyName: "ca-" + plan.name + "-" + id[:8], CreatedOn: a.now(), Shards: 1}
+	record := CARecord{ID: id, Name: plan.name, KeyName: "ca-" + plan.name + "-" + id[:8], CreatedOn: a.now(), Shards: plan.shards}
 	signer, err := a.cfg.Keys.Create(record.KeyName, keyType)
 	if err != nil {
 		return fmt.Errorf("make the key of the %s CA: %w", plan.name, err)

@@ -267,7 +267,9 @@ func newCRL(caID string, shard int, t pkix.CRLTemplate, der []byte) *CRL {
 }
 
 // signsOnlyUserCerts reports whether no certificate of the CA can be a CA's (RFC 5280, Section 4.2.1.9).
-func (c *authorityCA) signsOnlyUserCerts() bool { return c.cert.MaxPathLen == 0 && c.cert.MaxPathLenZero }
+func (c *authorityCA) signsOnlyUserCerts() bool {
+	return c.cert.MaxPathLen == 0 && c.cert.MaxPathLenZero
+}
 
 // points are the names of a shard's list. RFC 5280, Section 5.2.5: a list that is one of several says which, by the name
 // that certificates have for it; the address was another one before the CA moved, so all of them are named, and one name

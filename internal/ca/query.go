@@ -26,15 +26,19 @@ type counters struct {
 	issued, refused, revoked, held, reactivated       atomic.Int64
 	ocspGood, ocspRevoked, ocspUnknown, ocspErrors    atomic.Int64
 	ocspCached, ocspSigned, crlPublished, crlFailures atomic.Int64
+	crlFiles, crlFileFailures, crlFilesNewer          atomic.Int64
 }
 
-// Metrics is a reading of the counters since start. The CRL fields are of the issuing CA's shard 0.
+// Metrics is a reading of the counters since start. CRLBytes, CRLNumber and CRLNextUpdate are of the issuing CA's shards:
+// the sum, the highest and the earliest.
 type Metrics struct {
 	Issued, Refused, Revoked, Held, Reactivated    int64
 	OCSPGood, OCSPRevoked, OCSPUnknown, OCSPErrors int64 // answers by status; errors are answers without one
 	OCSPCached, OCSPSigned                         int64 // responses served from memory, and signed
 	CRLPublished, CRLFailures                      int64
 	CRLBytes, CRLNumber                            int64
+	CRLFiles, CRLFileFailures                      int64 // CRLs written to PublishDir, and attempts that failed
+	CRLFilesNewer                                  int64 // times a file was left alone because its CRL number is higher than ours
 	CRLNextUpdate                                  time.Time
 	RootNotAfter, IssuingNotAfter                  time.Time
 }
@@ -46,6 +50,7 @@ func (a *Authority) Metrics() Metrics {
 		Issued: c.issued.Load(), Refused: c.refused.Load(), Revoked: c.revoked.Load(), Held: c.held.Load(), Reactivated: c.reactivated.Load(),
 		OCSPGood: c.ocspGood.Load(), OCSPRevoked: c.ocspRevoked.Load(), OCSPUnknown: c.ocspUnknown.Load(), OCSPErrors: c.ocspErrors.Load(),
 		OCSPCached: c.ocspCached.Load(), OCSPSigned: c.ocspSigned.Load(), CRLPublished: c.crlPublished.Load(), CRLFailures: c.crlFailures.Load(),
+		CRLFiles: c.crlFiles.Load(), CRLFileFailures: c.crlFileFailures.Load(), CRLFilesNewer: c.crlFilesNewer.Load(),
 	}
 	h := a.cas.Load()
 	if h.root != nil {
@@ -53,9 +58,21 @@ func (a *Authority) Metrics() Metrics {
 	}
 	if h.issuing != nil {
 		m.IssuingNotAfter = h.issuing.cert.NotAfter
-		if crl := a.publisher.published(shardKey{h.issuing.record.ID, 0}); crl != nil {
-			m.CRLBytes, m.CRLNumber, m.CRLNextUpdate = int64(len(crl.DER)), crl.Number.Int64(), crl.NextUpdate
+		for n := range h.issuing.record.Shards {
+			m.add(a.publisher.published(shardKey{h.issuing.record.ID, n}))
 		}
 	}
 	return m
+}
+
+// add counts the CRL of a shard; nil is none.
+func (m *Metrics) add(crl *CRL) {
+	if crl == nil {
+		return
+	}
+	m.CRLBytes += int64(len(crl.DER))
+	m.CRLNumber = max(m.CRLNumber, crl.Number.Int64())
+	if m.CRLNextUpdate.IsZero() || crl.NextUpdate.Before(m.CRLNextUpdate) {
+		m.CRLNextUpdate = crl.NextUpdate
+	}
 }

@@ -49,11 +49,12 @@ type shardState struct {
 	since  time.Time // entries of certificates that expired before are left out
 }
 
-// change is what a CRL number stands for: a transition, or (serial zero) a renewal without one.
+// change is what a CRL number stands for: a transition, or a renewal without one.
 type change struct {
-	number int64
-	entry  pkix.CRLEntry
-	remove bool // reactivated
+	number  int64
+	renewal bool // there is no entry
+	entry   pkix.CRLEntry
+	remove  bool // reactivated
 }
 
 func (s *shard) note(c change) {
@@ -97,6 +98,7 @@ func (p *publisher) publish(ctx context.Context, issuer *authorityCA, s *shard) 
 	defer s.mu.Unlock()
 	if err != nil {
 		p.a.counters.crlFailures.Add(1)
+		p.whole(s.key.caID).changes.Add(1) // a list of all shards that is made meanwhile lacks what was to be published
 		s.retryAt = time.Now().Add(publishRetry)
 		return nil, fmt.Errorf("CRL of the %s CA, shard %d: %w", issuer.record.Name, s.key.shard, err)
 	}
@@ -148,7 +150,7 @@ func (p *publisher) advance(ctx context.Context, s *shard, current *lists, pendi
 		if err != nil {
 			return d, err
 		}
-		*pending = append(*pending, change{number: n})
+		*pending = append(*pending, change{number: n, renewal: true})
 		d.loaded = false // so that what expired leaves
 		if current != nil {
 			// Section 3.3: an entry may leave once a CRL issued after the certificate's end has carried it. After a

@@ -17,7 +17,7 @@ import (
 func TestTools(t *testing.T) {
 	for _, kind := range []pkix.KeyType{pkix.ECDSAP256, pkix.ECDSAP384, pkix.RSA2048, pkix.RSA4096, pkix.Ed25519} {
 		t.Run(string(kind), func(t *testing.T) {
-			f := newCA(t, kind)
+			f := newCA(t, kind, shards(4))
 			f.run()
 			key := newKey(t, kind)
 			row, err := f.Issue(t.Context(), ca.IssueRequest{
@@ -26,6 +26,7 @@ func TestTools(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			f.shard = row.Shard
 			j := newJudges(f, row)
 			j.ask("")
 			f.hold(row.ID)

@@ -1,11 +1,12 @@
 // Package responder publishes over plain HTTP what the CA says in public: CRLs, OCSP answers and the CAs' certificates.
 //
-//	GET  /crl/{ca}/{shard}.crl   the CRL that certificates name, DER
-//	GET  /crl/{ca}.crl           the same for shard 0
-//	GET  /ca/{ca}.cer            a CA's certificate, DER
-//	GET  /ca.pem                 the root, PEM
-//	POST /ocsp                   an OCSPRequest, DER
-//	GET  /ocsp/{request}         the same in base64
+//	GET  /crl/{ca}/{shard}.crl         the CRL that certificates name, DER
+//	GET  /crl/{ca}/{shard}-delta.crl   the delta to it, which it names
+//	GET  /crl/{ca}.crl                 the list of all shards, for clients that know one list per CA
+//	GET  /ca/{ca}.cer                  a CA's certificate, DER
+//	GET  /ca.pem                       the root, PEM
+//	POST /ocsp                         an OCSPRequest, DER
+//	GET  /ocsp/{request}               the same in base64
 //
 // Nothing here is secret and nothing changes state, so there is no authentication. It refuses requests over 64 KiB and
 // clients that read slower than 16 KiB a second, and it never lets an HTTP cache hold an answer beyond [Config.MaxAge]: a revocation must show within a second.
@@ -44,7 +45,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	r := &responder{cfg: cfg, patience: 30 * time.Second, slowest: 16 << 10}
+	r := &responder{cfg: cfg, gzip: newGzipCache(), patience: 30 * time.Second, slowest: 16 << 10}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /crl/{ca}/{file}", r.crl)
 	mux.HandleFunc("GET /crl/{file}", r.crl)
@@ -55,6 +56,7 @@ func New(cfg Config) http.Handler {
 
 type responder struct {
 	cfg      Config
+	gzip     *gzipCache
 	patience time.Duration // a client may take that long for an answer,
 	slowest  int           // and a second longer for each so many octets of it
 }
@@ -79,19 +81,14 @@ func (r *responder) hurry(w http.ResponseWriter, size int) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(allowed))
 }
 
-// crl serves /crl/{ca}/{shard}.crl and /crl/{ca}.crl.
+// crl serves /crl/{ca}/{shard}.crl, /crl/{ca}/{shard}-delta.crl and /crl/{ca}.crl.
 func (r *responder) crl(w http.ResponseWriter, req *http.Request) {
 	name, isCRL := strings.CutSuffix(req.PathValue("file"), ".crl")
-	id, shardText := req.PathValue("ca"), name
-	if id == "" {
-		id, shardText = name, "0"
-	}
-	shard, err := strconv.Atoi(shardText)
-	if !isCRL || err != nil || strconv.Itoa(shard) != shardText {
+	if !isCRL {
 		http.NotFound(w, req)
 		return
 	}
-	crl, err := r.cfg.Authority.CRL(req.Context(), id, shard)
+	crl, err := r.find(req.Context(), req.PathValue("ca"), name)
 	if err != nil {
 		r.fail(w, req, err)
 		return
@@ -100,7 +97,36 @@ func (r *responder) crl(w http.ResponseWriter, req *http.Request) {
 	h.Set("Content-Type", "application/pkix-crl")
 	h.Set("ETag", crl.ETag)
 	h.Set("Cache-Control", r.cacheControl(crl.NextUpdate))
-	r.serve(w, req, crl.DER, crl.ThisUpdate)
+	h.Set("Vary", "Accept-Encoding")
+	body := crl.DER
+	// A client that has the list, in either form, gets none; nothing is compressed for it.
+	if has := req.Header.Get("If-None-Match"); acceptsGzip(req.Header.Values("Accept-Encoding")) && !matches(has, crl.ETag) {
+		tag := gzipTag(crl.ETag) // RFC 9110, Section 8.8.3.3: other octets, another strong tag
+		if matches(has, tag) {
+			h.Set("ETag", tag)
+		} else if small := r.gzip.of(req.URL.Path, crl); small != nil {
+			h.Set("ETag", tag)
+			h.Set("Content-Encoding", "gzip")
+			body = small
+		}
+	}
+	r.serve(w, req, body, crl.ThisUpdate)
+}
+
+// find is the list that a path names: of a CA and "0" or "0-delta", or with an empty id of all shards of the CA in name.
+func (r *responder) find(ctx context.Context, id, name string) (ca.CRL, error) {
+	if id == "" {
+		return r.cfg.Authority.FullCRL(ctx, name)
+	}
+	number, isDelta := strings.CutSuffix(name, "-delta")
+	shard, err := strconv.Atoi(number)
+	switch {
+	case err != nil || strconv.Itoa(shard) != number:
+		return ca.CRL{}, ca.ErrNotFound
+	case isDelta:
+		return r.cfg.Authority.DeltaCRL(ctx, id, shard)
+	}
+	return r.cfg.Authority.CRL(ctx, id, shard)
 }
 
 // issuer serves /ca/{ca}.cer, where certificates' authority information access points.

@@ -57,7 +57,7 @@ func newWorld(t *testing.T, maxAge time.Duration) *world {
 	if got := w.get("/ca.pem", nil).status; got != http.StatusServiceUnavailable {
 		t.Errorf("/ca.pem without a CA: %d", got)
 	}
-	if err := w.Init(t.Context(), "test", ca.InitRequest{}); err != nil {
+	if err := w.Init(t.Context(), "test", ca.InitRequest{Shards: 1}); err != nil {
 		t.Fatal(err)
 	}
 	records, err := w.CAs(t.Context())

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 
@@ -47,6 +46,7 @@ type, the subjects and the address of CRL and OCSP answers beforehand. A directo
 	fl.StringVar(&pki.KeyType, "key-type", "ecdsa-p256", "`TYPE` of both keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
 	fl.StringVar(&pki.Root, "root", "", "subject `DN` of the root (default CN=sekisho Root CA)")
 	fl.StringVar(&pki.Issuing, "issuing", "", "subject `DN` of the issuing CA (default CN=sekisho Issuing CA)")
+	fl.IntVar(&pki.Shards, "shards", ca.DefaultShards, "`N` lists for the issuing CA's certificates, 1 to 1024; fixed for good")
 	fl.StringVar(&pki.URL, "pki-url", "http://127.0.0.1:8441", "base `URL` of CRL, OCSP and CA certificates, written into certificates")
 	return c
 }
@@ -150,39 +150,6 @@ func newCAShow(e env) *cobra.Command {
 	t.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	c.Flags().BoolVar(&asPEM, "pem", false, "print only the certificates in PEM, root first")
-	return c
-}
-
-func newCACRL(e env) *cobra.Command {
-	var t target
-	var name string
-	var asDER bool
-	c := &cobra.Command{
-		Use: "crl", Short: "Print the current CRL of a CA",
-		Long:    "crl prints the certificate revocation list as it is now, in PEM, or in DER with --der.",
-		Example: "  sekisho ca crl --der | openssl crl -inform der -noout -text",
-		Args:    noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
-				var crl struct {
-					PEM string `json:"pem"`
-					DER []byte `json:"der"`
-				}
-				if err := a.call(ctx, http.MethodGet, "/sekisho/ca/"+name+"/crl", nil, &crl); err != nil {
-					return err
-				}
-				data := []byte(crl.PEM)
-				if asDER {
-					data = crl.DER
-				}
-				_, err := e.stdout.Write(data)
-				return err
-			})
-		},
-	}
-	t.flags(c)
-	c.Flags().StringVar(&name, "ca", "issuing", "`NAME` of the CA: issuing or root")
-	c.Flags().BoolVar(&asDER, "der", false, "DER instead of PEM")
 	return c
 }
 

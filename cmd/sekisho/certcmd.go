@@ -83,7 +83,7 @@ type certStep struct {
 
 func newCertStep(e env, s certStep) *cobra.Command {
 	var t target
-	var reason string
+	var reason, invalidity string
 	var asJSON bool
 	c := &cobra.Command{
 		Use: s.use + " CERT", Short: s.short, Long: s.long,
@@ -99,8 +99,12 @@ func newCertStep(e env, s certStep) *cobra.Command {
 				if s.reason {
 					path += "?reason=" + url.QueryEscape(reason)
 				}
+				body := s.body
+				if invalidity != "" {
+					body = map[string]string{"invalidity_date": dayOrTime(invalidity)}
+				}
 				var after clientCertificate
-				if err := a.call(ctx, s.method, path, s.body, &after); err != nil {
+				if err := a.call(ctx, s.method, path, body, &after); err != nil {
 					return err
 				}
 				if asJSON {
@@ -120,8 +124,17 @@ func newCertStep(e env, s certStep) *cobra.Command {
 	c.Flags().BoolVar(&asJSON, "json", false, "print the certificate as JSON")
 	if s.reason {
 		c.Flags().StringVar(&reason, "reason", "unspecified", "`REASON`: keyCompromise (blocks the key too), superseded, affiliationChanged, cessationOfOperation, privilegeWithdrawn")
+		c.Flags().StringVar(&invalidity, "invalidity-date", "", "`TIME` since when the key is thought to be compromised: 2026-01-31 or 2026-01-31T09:30:00Z")
 	}
 	return c
+}
+
+// dayOrTime makes a day the time of its beginning in UTC; anything else is for the API to judge.
+func dayOrTime(text string) string {
+	if day, err := time.Parse(time.DateOnly, text); err == nil {
+		return day.Format(time.RFC3339)
+	}
+	return text
 }
 
 func newCertList(e env) *cobra.Command {

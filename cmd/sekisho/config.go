@@ -100,6 +100,12 @@ type PKIConfig struct {
 	KeyType string `yaml:"key_type"` // of the root and issuing CA made at first start: ecdsa-p256 (default), ecdsa-p384, rsa-3072, rsa-4096, ed25519, ml-dsa-65
 	Root    string `yaml:"root"`     // subject of the root; default CN=sekisho Root CA
 	Issuing string `yaml:"issuing"`  // subject of the issuing CA; default CN=sekisho Issuing CA
+
+	Shards       int           `yaml:"shards"`        // into how many CRLs certificates of an issuing CA made at first start go; default 16, at most 1024
+	Publish      string        `yaml:"publish"`       // directory that CRLs are written to; default DATA/crl, "off" writes none
+	CRLLifetime  time.Duration `yaml:"crl_lifetime"`  // nextUpdate of CRLs; default 24h, from 10m to 30 days
+	CRLOverlap   time.Duration `yaml:"crl_overlap"`   // how long before nextUpdate a CRL is renewed; default half of crl_lifetime
+	OCSPLifetime time.Duration `yaml:"ocsp_lifetime"` // nextUpdate of OCSP answers; default 1h, from 1m to 7 days
 }
 
 // KeysConfig is about private keys at rest.
@@ -294,7 +300,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Log.Level, "info")
 	set(&c.Log.Format, "text")
 	set(&c.Log.Access, "stderr")
-	set(&c.PKI.KeyType, "ecdsa-p256")
+	c.PKI = c.PKI.withDefaults()
 	set(&c.Admin.Email, "admin@localhost")
 	if c.Drain == 0 {
 		c.Drain = 10 * time.Second
@@ -421,5 +427,5 @@ func (c PKIConfig) check() error {
 			errs = append(errs, fmt.Errorf("pki.url %q: use http://HOST[:PORT] without TLS (RFC 5280, Section 8: fetching a CRL must not need a certificate)", c.URL))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.checkLists())...)
 }

@@ -59,18 +59,21 @@ func (h *house) openCA(ctx context.Context, pki PKIConfig, onChange func(ca.Cert
 	if err := h.store.SetMeta(ctx, "pki_url", pki.URL); err != nil {
 		return err
 	}
+	if err := h.rememberLists(ctx, pki); err != nil {
+		return err
+	}
 	keyType, err := pkix.ParseKeyType(pki.KeyType)
 	if err != nil {
 		return &usageError{err: fmt.Errorf("pki.key_type: %w", err)}
 	}
-	h.authority, err = ca.Open(ctx, ca.Config{Ledger: h.store, Keys: h.keys, PKIURL: pki.URL, OnChange: onChange, Logger: h.logger})
+	h.authority, err = ca.Open(ctx, h.authorityConfig(pki, onChange))
 	if errors.Is(err, keystore.ErrPassphrase) {
 		return &hinted{err: err, hint: "name the file that holds it: --passphrase-file FILE, or keys.passphrase_file in the configuration of serve"}
 	}
 	if err != nil {
 		return err
 	}
-	err = h.authority.Init(ctx, "sekisho", ca.InitRequest{KeyType: keyType, RootSubject: pki.Root, IssuingSubject: pki.Issuing})
+	err = h.authority.Init(ctx, "sekisho", ca.InitRequest{KeyType: keyType, RootSubject: pki.Root, IssuingSubject: pki.Issuing, Shards: pki.Shards})
 	if errors.Is(err, ca.ErrConflict) {
 		return nil // made at an earlier start
 	}

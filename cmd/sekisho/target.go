@@ -147,6 +147,9 @@ func (t *target) serveLocal(ctx context.Context, h *house) (*api, error) {
 	if !ok {
 		return nil, &hinted{err: fmt.Errorf("%s has no CA yet", h.dir), hint: "make one: sekisho ca init --data " + h.dir}
 	}
+	if err := h.recallLists(ctx, &pki); err != nil {
+		return nil, err
+	}
 	if err := h.openCA(ctx, pki, nil); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"math"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"sekisho/internal/auditlog"
+	"sekisho/internal/ca"
 	"sekisho/internal/pkix"
 )
 
@@ -31,9 +31,10 @@ type caObject struct {
 	SKI               string `json:"ski"`
 	IssuedOn          string `json:"issued_on"`
 	ExpiresOn         string `json:"expires_on"`
-	CRL               string `json:"crl"`  // URL of shard 0
-	OCSP              string `json:"ocsp"` // URL
-	Issuer            string `json:"ca"`   // URL of the certificate
+	CRL               string `json:"crl"`        // URL of the list of all shards
+	CRLShards         int    `json:"crl_shards"` // how many lists its certificates name, one each
+	OCSP              string `json:"ocsp"`       // URL
+	Issuer            string `json:"ca"`         // URL of the certificate
 }
 
 // showCA answers all CAs, parents first.
@@ -56,42 +57,10 @@ func (s *server) showCA(ctx context.Context, _ *call, _ none) ([]caObject, error
 			FingerprintSHA256: pkix.FingerprintOf(r.DER).String(),
 			SKI:               hex.EncodeToString(cert.SubjectKeyId),
 			IssuedOn:          *stamp(cert.NotBefore), ExpiresOn: *stamp(cert.NotAfter),
-			CRL: s.Authority.CRLURL(r.ID, 0), OCSP: s.Authority.OCSPURL(), Issuer: s.Authority.CAURL(r.ID),
+			CRL: s.Authority.CRLURL(r.ID, ca.AllShards), CRLShards: r.Shards, OCSP: s.Authority.OCSPURL(), Issuer: s.Authority.CAURL(r.ID),
 		}
 	}
 	return objects, nil
-}
-
-// crlObject is a CRL as it is now.
-type crlObject struct {
-	PEM        string `json:"pem"`
-	DER        []byte `json:"der"` // base64
-	Number     string `json:"number"`
-	ThisUpdate string `json:"this_update"`
-	NextUpdate string `json:"next_update"`
-}
-
-// showCRL answers the CRL of a CA that is named by its name or id.
-func (s *server) showCRL(ctx context.Context, c *call, _ none) (crlObject, error) {
-	records, err := s.Authority.CAs(ctx)
-	if err != nil {
-		return crlObject{}, err
-	}
-	name := c.path("name")
-	for _, r := range records {
-		if r.Name != name && r.ID != name {
-			continue
-		}
-		crl, err := s.Authority.CRL(ctx, r.ID, 0)
-		if err != nil {
-			return crlObject{}, err
-		}
-		return crlObject{
-			PEM: string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl.DER})), DER: crl.DER,
-			Number: crl.Number.String(), ThisUpdate: *stamp(crl.ThisUpdate), NextUpdate: *stamp(crl.NextUpdate),
-		}, nil
-	}
-	return crlObject{}, refuse(http.StatusNotFound, codeNotFound, "no CA has the name "+clip(name, 60)+": there are root and issuing")
 }
 
 // versionObject says what runs here.

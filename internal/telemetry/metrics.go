@@ -171,8 +171,11 @@ func (s sink) ca(m ca.Metrics) {
 	})
 	s.labelled("ocsp_responses_total", "OCSP responses, by origin.", "origin", map[string]uint64{"cache": u(m.OCSPCached), "signed": u(m.OCSPSigned)})
 	s.labelled("crl_publications_total", "CRLs signed, by result.", "result", map[string]uint64{"published": u(m.CRLPublished), "failed": u(m.CRLFailures)})
-	s.gauge("crl_bytes", "Size of the issuing CA's CRL.", float64(m.CRLBytes))
-	s.gauge("crl_number", "Number of the issuing CA's CRL.", float64(m.CRLNumber))
+	s.labelled("crl_files_total", "CRLs written to disk, by result; newer: left alone, for the file has a number above the ledger's.", "result", map[string]uint64{
+		"written": u(m.CRLFiles), "failed": u(m.CRLFileFailures - m.CRLFilesNewer), "newer": u(m.CRLFilesNewer),
+	})
+	s.gauge("crl_bytes", "Size of the CRLs of the issuing CA's shards together.", float64(m.CRLBytes))
+	s.gauge("crl_number", "Highest number of the CRLs of the issuing CA's shards.", float64(m.CRLNumber))
 	for name, at := range map[string]time.Time{"crl_next_update_seconds": m.CRLNextUpdate, "ca_root_not_after_seconds": m.RootNotAfter, "ca_issuing_not_after_seconds": m.IssuingNotAfter} {
 		if !at.IsZero() {
 			s.gauge(name, "Unix time.", float64(at.Unix()))

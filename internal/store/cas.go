@@ -6,33 +6,43 @@ import (
 
 	"sekisho/internal/auditlog"
 	"sekisho/internal/ca"
+	"sekisho/internal/store/journal"
 )
 
 // AddCA implements ca.Ledger.
 func (s *Store) AddCA(ctx context.Context, r ca.CARecord, entry auditlog.Entry) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		err := t.exec(ctx, `INSERT INTO cas (id, name, parent, key_name, der, created_on, shards) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			r.ID, r.Name, r.Parent, r.KeyName, r.DER, micros(r.CreatedOn), max(r.Shards, 1))
-		if isUnique(err) {
-			return fmt.Errorf("store: CA %q: a CA of that name or id exists: %w", r.Name, ca.ErrConflict)
-		}
-		if err != nil {
+		r.Shards = max(r.Shards, 1)
+		if err := t.insertCA(ctx, r); err != nil {
 			return err
 		}
+		t.note(journal.Record{CA: &r})
 		return t.audit(ctx, entry)
 	})
 }
 
+// insertCA inserts the row alone.
+func (t *tx) insertCA(ctx context.Context, r ca.CARecord) error {
+	err := t.exec(ctx, `INSERT INTO cas (id, name, parent, key_name, der, created_on, shards) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		r.ID, r.Name, r.Parent, r.KeyName, r.DER, micros(r.CreatedOn), r.Shards)
+	if isUnique(err) {
+		return fmt.Errorf("store: CA %q: a CA of that name or id exists: %w", r.Name, ca.ErrConflict)
+	}
+	return err
+}
+
+const selectCAs = `SELECT id, name, parent, key_name, der, created_on, shards FROM cas ORDER BY ref`
+
+func scanCA(scan scan) (r ca.CARecord, err error) {
+	var created int64
+	err = scan(&r.ID, &r.Name, &r.Parent, &r.KeyName, &r.DER, &created, &r.Shards)
+	r.CreatedOn = fromMicros(created)
+	return r, err
+}
+
 // CAs implements ca.Ledger.
 func (s *Store) CAs(ctx context.Context) ([]ca.CARecord, error) {
-	all, err := collect(ctx, s.read,
-		`SELECT id, name, parent, key_name, der, created_on, shards FROM cas ORDER BY ref`, nil,
-		func(scan scan) (r ca.CARecord, err error) {
-			var created int64
-			err = scan(&r.ID, &r.Name, &r.Parent, &r.KeyName, &r.DER, &created, &r.Shards)
-			r.CreatedOn = fromMicros(created)
-			return r, err
-		})
+	all, err := collect(ctx, s.read, selectCAs, nil, scanCA)
 	return parentsFirst(all), err
 }
 
@@ -71,5 +81,8 @@ func (t *tx) caRef(ctx context.Context, id string) (int64, error) {
 func (t *tx) raiseCRLNumber(ctx context.Context, caRef int64, shard int) (number int64, err error) {
 	err = t.get(ctx, `INSERT INTO crl_numbers (ca, shard, number) VALUES (?, ?, 1)
 		ON CONFLICT (ca, shard) DO UPDATE SET number = number + 1 RETURNING number`, []any{caRef, shard}, &number)
+	if err == nil {
+		err = t.noteNumber(ctx, caRef, shard, number)
+	}
 	return number, err
 }

@@ -64,11 +64,20 @@ func (t *tx) insertCertificate(ctx context.Context, c *ca.Certificate, status in
 	} else if taken {
 		return fmt.Errorf("store: certificate %s: serial %s: %w", c.ID, c.Serial, ca.ErrSerialTaken)
 	}
-	err = t.exec(ctx, `INSERT INTO certificates (id, zone_id, ca, profile, issuer, serial, shard, key_hash, common_name,
+	err = t.insertRow(ctx, c, caRef, issuer)
+	if err == nil && status == statusRevoked {
+		t.noteState(*c, ca.Transition{})
+	}
+	return err
+}
+
+// insertRow inserts the row alone.
+func (t *tx) insertRow(ctx context.Context, c *ca.Certificate, caRef, issuer int64) error {
+	err := t.exec(ctx, `INSERT INTO certificates (id, zone_id, ca, profile, issuer, serial, shard, key_hash, common_name,
 			not_before, not_after, issued_on, valid_days, status, reason, revoked_at, crl_number, fingerprint, der, csr, invalidity)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.ID, c.ZoneID, caRef, c.Profile, issuer, c.Serial.Bytes(), c.Shard, c.KeyHash[:], c.CommonName,
-		micros(c.NotBefore), micros(c.NotAfter), micros(c.IssuedOn), c.ValidDays, status, int64(c.Reason), micros(c.RevokedAt),
+		micros(c.NotBefore), micros(c.NotAfter), micros(c.IssuedOn), c.ValidDays, revokedFlag(c), int64(c.Reason), micros(c.RevokedAt),
 		c.CRLNumber, c.Fingerprint[:], storedDER(c.DER), c.CSR, micros(c.InvalidityDate))
 	if isUnique(err) {
 		return fmt.Errorf("store: certificate %s: the id is taken: %w", c.ID, ca.ErrConflict)

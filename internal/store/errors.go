@@ -17,6 +17,9 @@ var (
 	ErrDiskFull = errors.New("no space left on the device")
 	// ErrNewerSchema: a newer sekisho has written the database.
 	ErrNewerSchema = errors.New("database was written by a newer version of sekisho")
+	// ErrJournal: database and revocation journal do not belong together, or the journal cannot be read. What was revoked
+	// might be forgotten, so the store does not open; see [RenewJournal].
+	ErrJournal = errors.New("the database does not go with its revocation journal")
 	// ErrClosed: the store was closed before the write began; nothing was stored.
 	ErrClosed = errors.New("store is closed")
 )

@@ -38,17 +38,22 @@ type Config struct {
 	Dir     string       // data directory, made with mode 0700 when absent
 	Logger  *slog.Logger // nil: slog.Default()
 	Readers int          // read connections; 0: 4, at least 2
+	Journal JournalConfig
 
 	// Fault, when set, is called in the writer at "before-commit" and "after-commit" of each group of writes; an error
-	// fails the whole group, after-commit although it is stored. It exists for tests of what happens then.
+	// fails the whole group, after-commit although it is stored. Groups that the journal must tell of come to
+	// "before-journal" and "after-journal" (it is on disk) first, and inside of it to the points of [journal.Config]. It
+	// exists for tests of what happens then.
 	Fault func(point string) error
+
+	renew func(context.Context, *journalOpener) error // of RenewJournal
 }
 
 // Store is an open database. It is safe for concurrent use.
 type Store struct {
 	path  string
 	lock  *os.File
-	write *writer
+	write *writer // it has the journal
 	read  *reader
 
 	closing sync.Once
@@ -109,6 +114,9 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 		return errors.Join(err, conn.Close(), db.Close())
 	}
 	s.write = newWriter(s.path, db, conn, cfg.Fault)
+	if err := s.openJournal(ctx, cfg, log); err != nil {
+		return errors.Join(err, s.read.close(), s.write.close())
+	}
 	// The writer outlives ctx: it ends with Close, which waits for it.
 	go s.write.run(context.WithoutCancel(ctx))
 	return nil

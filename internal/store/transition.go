@@ -135,5 +135,8 @@ func (t *tx) transition(ctx context.Context, c ca.Certificate, step ca.Transitio
 	}
 	err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ?, invalidity = ? WHERE id = ?`,
 		status, int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, micros(c.InvalidityDate), c.ID)
+	if err == nil {
+		t.noteState(c, step)
+	}
 	return c, err
 }

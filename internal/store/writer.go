@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"sekisho/internal/store/journal"
 )
 
 // maxBatch is how many writes share one commit at most.
@@ -22,7 +24,7 @@ type job struct {
 
 // writer owns the one connection that writes. Everything below jobs belongs to its goroutine.
 //
-//	callers ──jobs──▶ BEGIN ─▶ SAVEPOINT run RELEASE ─▶ SAVEPOINT run ROLLBACK TO ─▶ … ─▶ COMMIT (fsync) ──▶ answers
+//	callers ──jobs──▶ BEGIN ─▶ SAVEPOINT run RELEASE ─▶ SAVEPOINT run ROLLBACK TO ─▶ … ─▶ journal (fsync) ─▶ COMMIT (fsync) ──▶ answers
 type writer struct {
 	path  string
 	fault func(point string) error
@@ -33,6 +35,10 @@ type writer struct {
 
 	db *sql.DB
 	tx tx
+
+	journal   *journal.File    // nil: none
+	pending   *journal.Pending // the last block that was written, or was to be
+	attempted bool             // its transaction has come to COMMIT
 }
 
 func newWriter(path string, db *sql.DB, conn *sql.Conn, fault func(string) error) *writer {
@@ -111,6 +117,7 @@ func (w *writer) batch(ctx context.Context, first *job) {
 	}
 	if err != nil {
 		w.rollback(ctx)
+		err = errors.Join(err, w.settle(ctx))
 	}
 	for _, j := range jobs {
 		if err != nil {
@@ -128,8 +135,10 @@ func (w *writer) one(ctx context.Context, j *job) error {
 	if err := w.tx.exec(ctx, "SAVEPOINT job"); err != nil {
 		return explain(w.path, err)
 	}
+	noted := len(w.tx.records)
 	j.err = explain(w.path, j.run(ctx, &w.tx))
 	if j.err != nil {
+		w.tx.records = w.tx.records[:noted]
 		// After a full disk or an I/O error SQLite may have rolled back everything; then there is no savepoint any more.
 		if err := w.tx.exec(ctx, "ROLLBACK TO job"); err != nil {
 			return fmt.Errorf("store: the transaction was lost: %w", j.err)
@@ -143,6 +152,10 @@ func (w *writer) one(ctx context.Context, j *job) error {
 
 // begin also ends a transaction that an earlier failure has left open.
 func (w *writer) begin(ctx context.Context) error {
+	w.tx.records = nil
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
 	err := w.tx.exec(ctx, "BEGIN IMMEDIATE")
 	if err != nil {
 		w.rollback(ctx)
@@ -151,12 +164,24 @@ func (w *writer) begin(ctx context.Context) error {
 	return explain(w.path, err)
 }
 
+// commit writes the journal first: it must never be shorter than the database.
 func (w *writer) commit(ctx context.Context) error {
-	if err := w.fault("before-commit"); err != nil {
+	block, err := w.prepare(ctx)
+	if err == nil && block != nil {
+		err = w.writeJournal(block)
+	}
+	if err == nil {
+		err = w.fault("before-commit")
+	}
+	if err != nil {
 		return err
 	}
+	w.attempted = true
 	if err := w.tx.exec(ctx, "COMMIT"); err != nil {
 		return explain(w.path, err)
+	}
+	if block != nil {
+		w.journal.Keep(block)
 	}
 	return w.fault("after-commit")
 }
@@ -173,13 +198,20 @@ func (w *writer) stopAndWait() {
 }
 
 func (w *writer) close() error {
-	return errors.Join(w.tx.close(), w.db.Close())
+	err := errors.Join(w.tx.close(), w.db.Close())
+	if w.journal != nil {
+		err = errors.Join(err, w.journal.Close())
+	}
+	return err
 }
 
 // tx is what a job writes with: the writer's connection inside a transaction, with every statement prepared once.
 type tx struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
+
+	journaled bool             // what the journal must tell is noted
+	records   []journal.Record // of the transaction
 }
 
 func (t *tx) prepare(ctx context.Context, query string) (*sql.Stmt, error) {

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"sekisho/internal/store/journal"
+)
+
+const (
+	journalName = "revocations.log"
+	// newSuffix is of a journal that is being made. It takes its name after the database has committed to it.
+	newSuffix = ".new"
+)
+
+// JournalPath is the file of the journal in its directory.
+func JournalPath(dir string) string { return filepath.Join(dir, journalName) }
+
+// journalOpener brings database and journal together before anything else is written.
+type journalOpener struct {
+	path  string // of the database
+	file  string // of the journal
+	cfg   journal.Config
+	w     *writer
+	log   *slog.Logger
+	place place // of the database
+	known bool
+}
+
+// openJournal opens the journal and makes it when neither database nor directory has one. A journal that is longer than
+// the database knows is replayed; everything else that does not fit is ErrJournal.
+func (s *Store) openJournal(ctx context.Context, cfg Config, log *slog.Logger) error {
+	o := &journalOpener{path: s.path, w: s.write, log: log}
+	if err := o.open(ctx, cfg.Journal); err != nil {
+		return err
+	}
+	switch {
+	case cfg.Journal.Dir == "":
+		return nil
+	case cfg.renew != nil:
+		return cfg.renew(ctx, o)
+	}
+	switch _, err := os.Lstat(o.file); {
+	case err == nil && !o.known:
+		return fmt.Errorf("store: %s: %w: it has never had one, and there is %s", s.path, ErrJournal, o.file)
+	case errors.Is(err, fs.ErrNotExist) && !o.known:
+		return o.begin(ctx, beginning{epoch: 1, reason: "first start"})
+	}
+	f, err := journal.Open(o.cfg)
+	if err == nil {
+		if err = f.Seek(o.place.Head); err == nil {
+			err = o.replay(ctx, f)
+		}
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if err != nil {
+		return journalError(s.path, err)
+	}
+	s.write.journal = f
+	return nil
+}
+
+// journalError adds ErrJournal to what journal and database do not agree on.
+func journalError(path string, err error) error {
+	for _, kind := range []error{journal.ErrMissing, journal.ErrBehind, journal.ErrForeign, journal.ErrDamaged, journal.ErrTorn} {
+		if errors.Is(err, kind) {
+			return fmt.Errorf("store: %s: %w: %w", path, ErrJournal, err)
+		}
+	}
+	return fmt.Errorf("store: %w", err)
+}
+
+// open reads the database's place, and gets directory and key ready when a journal is wanted.
+func (o *journalOpener) open(ctx context.Context, cfg JournalConfig) (err error) {
+	if o.place, o.known, err = o.w.tx.place(ctx); err != nil {
+		return explain(o.path, err)
+	}
+	o.w.tx.journaled = o.known || cfg.Dir != ""
+	if cfg.Dir == "" {
+		return nil
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("store: directory of the revocation journal: %w", err)
+	}
+	if cfg.Key == nil {
+		return fmt.Errorf("store: revocation journal in %s: no key to sign it with is given: %w", dir, os.ErrInvalid)
+	}
+	signer, err := cfg.Key()
+	if err != nil {
+		return fmt.Errorf("store: key of the revocation journal: %w", err)
+	}
+	o.file = JournalPath(dir)
+	o.cfg = journal.Config{Path: o.file, Signer: signer, Fault: o.w.fault}
+	return o.finish()
+}
+
+// finish ends what a crash has left of a journal that was being made: it takes its name when the database has committed
+// to it, and goes away when not. What was there before stays under another name.
+func (o *journalOpener) finish() error {
+	cfg := o.cfg
+	cfg.Path += newSuffix
+	if _, err := os.Lstat(cfg.Path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	f, err := journal.Open(cfg)
+	ours := err == nil && o.known && f.ID() == o.place.ID
+	if err == nil {
+		err = f.Close()
+	}
+	if !ours {
+		// What cannot be read was never committed to: it was synced before that.
+		if err := os.Remove(cfg.Path); err != nil {
+			return fmt.Errorf("store: unfinished revocation journal: %w", err)
+		}
+		return nil
+	}
+	return errors.Join(err, o.install())
+}
+
+// install gives the new journal its name.
+func (o *journalOpener) install() error {
+	for n := 1; ; n++ {
+		aside := fmt.Sprintf("%s.old-%d", o.file, n)
+		if _, err := os.Lstat(aside); err == nil {
+			continue
+		}
+		if err := os.Rename(o.file, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("store: put the old revocation journal aside: %w", err)
+		}
+		break
+	}
+	if err := os.Rename(o.file+newSuffix, o.file); err != nil {
+		return fmt.Errorf("store: new revocation journal: %w", err)
+	}
+	return syncDir(filepath.Dir(o.file))
+}

@@ -1,0 +1,186 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/ca"
+	"sekisho/internal/store/journal"
+)
+
+// replayBatch is about how many records are replayed in one transaction.
+const replayBatch = 4096
+
+// replayed counts what the journal had and the database had not.
+type replayed struct {
+	records, states, unknown, numbers, cas int
+}
+
+func (r *replayed) add(o replayed) {
+	r.records, r.states, r.unknown = r.records+o.records, r.states+o.states, r.unknown+o.unknown
+	r.numbers, r.cas = r.numbers+o.numbers, r.cas+o.cas
+}
+
+// replay brings forward to the database what follows its place in the journal: a crash came between the two, or the
+// database is from a backup. Each transaction moves the place along, so a replay that is interrupted goes on where it was.
+func (o *journalOpener) replay(ctx context.Context, f *journal.File) error {
+	left, err := f.Pending()
+	if err != nil || left == 0 {
+		return err
+	}
+	var total replayed
+	var blocks []journal.Block
+	pending := 0
+	for b, err := range f.Blocks() {
+		if errors.Is(err, journal.ErrTorn) {
+			o.log.WarnContext(ctx, "the last block of the revocation journal was not written to its end, and is cut off; nobody was told that it was stored", "error", err)
+			break
+		}
+		if err != nil {
+			return err
+		}
+		blocks, pending = append(blocks, b), pending+len(b.Records)
+		if pending >= replayBatch {
+			if err := o.replayBlocks(ctx, f.Epoch(), blocks, &total); err != nil {
+				return err
+			}
+			blocks, pending = nil, 0
+		}
+	}
+	if len(blocks) > 0 {
+		if err := o.replayBlocks(ctx, f.Epoch(), blocks, &total); err != nil {
+			return err
+		}
+	}
+	if err := f.Undo(); err != nil { // what was torn; and what was read is synced
+		return err
+	}
+	if total.records > 0 {
+		o.log.WarnContext(ctx, "the database is older than the revocation journal: its changes were brought forward",
+			"changes", total.records, "certificates", total.states, "of_them_unknown", total.unknown, "crl_numbers", total.numbers, "cas", total.cas,
+			"note", "certificates issued since that database was written are not known unless they were revoked: the edge lets them in, OCSP says unknown")
+	}
+	return nil
+}
+
+// replayBlocks is one transaction of a replay, with its audit record.
+func (o *journalOpener) replayBlocks(ctx context.Context, epoch uint64, blocks []journal.Block, total *replayed) error {
+	t := &o.w.tx
+	if err := t.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return explain(o.path, err)
+	}
+	count, err := o.apply(ctx, epoch, blocks)
+	if err == nil {
+		err = t.exec(ctx, "COMMIT")
+	}
+	if err != nil {
+		o.w.rollback(ctx)
+		return fmt.Errorf("replay of %s: %w", o.file, explain(o.path, err))
+	}
+	total.add(count)
+	return nil
+}
+
+func (o *journalOpener) apply(ctx context.Context, epoch uint64, blocks []journal.Block) (count replayed, err error) {
+	t := &o.w.tx
+	for _, b := range blocks {
+		for i, r := range b.Records {
+			if err := t.replay(ctx, r, &count); err != nil {
+				return count, fmt.Errorf("record %d: %w", b.First+uint64(i), err)
+			}
+		}
+	}
+	last := blocks[len(blocks)-1].Head
+	if err := t.setPlace(ctx, place{last, epoch}); err != nil {
+		return count, err
+	}
+	return count, t.audit(ctx, auditlog.Entry{
+		At: time.Now().UTC(), Actor: "sekisho", Action: "store.replay", Object: "revocation journal", Outcome: "done",
+		Detail: map[string]string{
+			"from": strconv.FormatUint(blocks[0].First, 10), "to": strconv.FormatUint(last.Seq, 10),
+			"certificates": strconv.Itoa(count.states), "of_them_unknown": strconv.Itoa(count.unknown),
+			"crl_numbers": strconv.Itoa(count.numbers), "cas": strconv.Itoa(count.cas),
+		},
+	})
+}
+
+// replay brings one record forward. It notes nothing for the journal, which has it.
+func (t *tx) replay(ctx context.Context, r journal.Record, count *replayed) error {
+	count.records++
+	switch {
+	case r.CA != nil:
+		count.cas++
+		return t.replayCA(ctx, *r.CA)
+	case r.Number != nil:
+		count.numbers++
+		ref, err := t.caRef(ctx, r.Number.CAID)
+		if err != nil {
+			return err
+		}
+		return t.reachCRLNumber(ctx, ref, r.Number.Shard, r.Number.Number)
+	case r.State != nil:
+		count.states++
+		return t.replayState(ctx, r.State, count)
+	}
+	return fmt.Errorf("%w: an epoch begins in the middle of the journal", ErrJournal)
+}
+
+func (t *tx) replayCA(ctx context.Context, r ca.CARecord) error {
+	if known, err := t.has(ctx, `SELECT 1 FROM cas WHERE id = ?`, r.ID); err != nil || known {
+		return err
+	}
+	return t.insertCA(ctx, r)
+}
+
+// reachCRLNumber raises a shard's CRL number to at least number.
+func (t *tx) reachCRLNumber(ctx context.Context, caRef int64, shard int, number int64) error {
+	if number == 0 { // a certificate that came revoked from elsewhere
+		return nil
+	}
+	return t.exec(ctx, `INSERT INTO crl_numbers (ca, shard, number) VALUES (?, ?, ?)
+		ON CONFLICT (ca, shard) DO UPDATE SET number = excluded.number WHERE excluded.number > number`, caRef, shard, number)
+}
+
+func (t *tx) replayState(ctx context.Context, s *journal.State, count *replayed) error {
+	c := &s.Certificate
+	caRef, err := t.caRef(ctx, c.CAID)
+	if err != nil {
+		return err
+	}
+	if err := t.reachCRLNumber(ctx, caRef, c.Shard, c.CRLNumber); err != nil {
+		return err
+	}
+	issuer, err := t.issuerRef(ctx, c.IssuerKey)
+	if err != nil {
+		return err
+	}
+	var id string
+	err = t.get(ctx, `SELECT id FROM certificates WHERE serial = ? AND issuer = ?`, []any{c.Serial.Bytes(), issuer}, &id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		count.unknown++
+		err = t.insertRow(ctx, c, caRef, issuer)
+	case err == nil && id != c.ID:
+		err = fmt.Errorf("%w: certificate with serial %s is %s in the journal and %s in the database", ErrJournal, c.Serial, c.ID, id)
+	case err == nil:
+		err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ?, invalidity = ? WHERE id = ?`,
+			revokedFlag(c), int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, micros(c.InvalidityDate), c.ID)
+	}
+	if err != nil || !s.Blocked {
+		return err
+	}
+	return t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+		c.KeyHash[:], micros(s.BlockedOn), c.ID)
+}
+
+func revokedFlag(c *ca.Certificate) int {
+	if c.Status == ca.Revoked {
+		return statusRevoked
+	}
+	return statusActive
+}

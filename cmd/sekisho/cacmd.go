@@ -57,7 +57,10 @@ func caInit(ctx context.Context, e env, dir, passphrase string, pki PKIConfig) (
 		return &usageError{err: err}
 	}
 	logger := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	cfg := Config{Data: dir, Keys: KeysConfig{PassphraseFile: passphrase}}.withDefaults()
+	cfg, err := offlineConfig(dir, passphrase)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

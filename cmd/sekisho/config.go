@@ -26,7 +26,8 @@ import (
 // default given here. Secrets are never in the file, only the paths of files that hold them.
 type Config struct {
 	Listen   Listen         `yaml:"listen"`
-	Data     string         `yaml:"data"` // directory of all state; default ./sekisho-data. The flag --data wins
+	Data     string         `yaml:"data"`    // directory of all state; default ./sekisho-data. The flag --data wins
+	Journal  string         `yaml:"journal"` // directory of the revocation journal, best on another disk; default DATA/journal
 	Log      LogConfig      `yaml:"log"`
 	PKI      PKIConfig      `yaml:"pki"`
 	Keys     KeysConfig     `yaml:"keys"`

@@ -41,13 +41,10 @@ func openHouse(ctx context.Context, cfg Config, logger *slog.Logger) (*house, er
 		return nil, err
 	}
 	h := &house{dir: cfg.Data, email: cfg.Admin.Email, logger: logger}
-	if h.store, err = openStore(ctx, cfg.Data, logger); err != nil {
-		return nil, err
+	if h.store, err = store.Open(ctx, h.storeConfig(cfg, passphrase)); err != nil {
+		return nil, storeHint(cfg, err)
 	}
-	if h.keys, err = keystore.Open(keystore.Config{Dir: filepath.Join(cfg.Data, "keys"), Passphrase: passphrase}); err == nil {
-		err = h.openCaller(ctx)
-	}
-	if err != nil {
+	if err = h.openCaller(ctx); err != nil {
 		return nil, errors.Join(err, h.store.Close())
 	}
 	return h, nil
@@ -68,7 +65,7 @@ func (h *house) openCA(ctx context.Context, pki PKIConfig, onChange func(ca.Cert
 	}
 	h.authority, err = ca.Open(ctx, h.authorityConfig(pki, onChange))
 	if errors.Is(err, keystore.ErrPassphrase) {
-		return &hinted{err: err, hint: "name the file that holds it: --passphrase-file FILE, or keys.passphrase_file in the configuration of serve"}
+		return &hinted{err: err, hint: passphraseHint}
 	}
 	if err != nil {
 		return err
@@ -131,7 +128,7 @@ func (h *house) adminConfig() admin.Config {
 // explain is what the API may tell of a failure that is the house's own.
 func explain(err error) string {
 	if errors.Is(err, store.ErrDiskFull) {
-		return store.ErrDiskFull.Error() + " that has the data directory; nothing was stored"
+		return store.ErrDiskFull.Error() + " that has the data directory or the revocation journal; nothing was stored"
 	}
 	return ""
 }
@@ -161,12 +158,3 @@ func (h *house) ensureMeta(ctx context.Context, key string, fresh func() string)
 
 // close gives the data directory free.
 func (h *house) close() error { return h.store.Close() }
-
-// openStore opens the data directory, with advice when somebody else holds it.
-func openStore(ctx context.Context, dir string, logger *slog.Logger) (*store.Store, error) {
-	s, err := store.Open(ctx, store.Config{Dir: dir, Logger: logger})
-	if errors.Is(err, store.ErrLocked) {
-		return nil, &hinted{err: err, hint: "a server is running on that directory: use its API, stop it, or choose another with --data DIR"}
-	}
-	return s, err
-}

@@ -113,7 +113,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or unreadable input.`,
 	})
 	root.Version = version
 	root.SetVersionTemplate("sekisho {{.Version}}\n")
-	root.AddCommand(newServe(e), newConfig(e), newCA(e), newCert(e), newTrust(e), newExplain(e), newToken(e), newAudit(e), newVersion(e))
+	root.AddCommand(newServe(e), newConfig(e), newCA(e), newCert(e), newTrust(e), newExplain(e), newToken(e), newAudit(e), newStore(e), newVersion(e))
 	return root
 }
 

@@ -92,6 +92,9 @@ func (s *server) buildHouse(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, s.house.close)
+	if err := s.cfg.rememberJournal(); err != nil {
+		return err
+	}
 	if err := s.openPKI(ctx); err != nil {
 		return err
 	}

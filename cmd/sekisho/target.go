@@ -126,7 +126,11 @@ func (t *target) local(ctx context.Context, e env) (*api, error) {
 		return nil, &hinted{err: fmt.Errorf("there is no checkpoint in %s", t.data), hint: "make one with \"sekisho ca init\" or \"sekisho serve --dev\", or name another with --data DIR or --server URL"}
 	}
 	logger := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	h, err := openHouse(ctx, Config{Data: t.data, Keys: KeysConfig{PassphraseFile: t.passphrase}}.withDefaults(), logger)
+	cfg, err := offlineConfig(t.data, t.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	h, err := openHouse(ctx, cfg, logger)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,8 @@ var (
 	// ErrJournal: database and revocation journal do not belong together, or the journal cannot be read. What was revoked
 	// might be forgotten, so the store does not open; see [RenewJournal].
 	ErrJournal = errors.New("the database does not go with its revocation journal")
+	// ErrJournalFits: there is no reason to begin another journal.
+	ErrJournalFits = errors.New("the revocation journal goes with this database")
 	// ErrClosed: the store was closed before the write began; nothing was stored.
 	ErrClosed = errors.New("store is closed")
 )

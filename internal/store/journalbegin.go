@@ -196,18 +196,15 @@ const numberRise = 1_000_000
 // what was revoked after the database's state is not in it. The new journal has the next epoch, every CRL number is
 // raised by 1,000,000, so that none comes again that may have been published meanwhile, and entry is stored with the
 // number of revoked certificates in its detail. What is left of the old journal stays beside the new one. reason stands
-// in the journal. The store must not be open.
+// in the journal. The store must not be open. A journal that fits is [ErrJournalFits].
 func RenewJournal(ctx context.Context, cfg Config, reason string, entry auditlog.Entry) error {
 	cfg.renew = func(ctx context.Context, o *journalOpener) error {
 		if entry.Detail == nil {
 			entry.Detail = map[string]string{}
 		}
-		epoch := o.place.epoch + 1
-		if f, err := journal.Open(o.cfg); err == nil {
-			epoch = max(epoch, f.Epoch()+1)
-			if err := f.Close(); err != nil {
-				return fmt.Errorf("store: %w", err)
-			}
+		epoch, err := o.nextEpoch()
+		if err != nil {
+			return err
 		}
 		entry.Detail["epoch"], entry.Detail["crl_numbers_raised_by"] = strconv.FormatUint(epoch, 10), strconv.Itoa(numberRise)
 		return o.begin(ctx, beginning{epoch: epoch, reason: reason, raise: numberRise, entry: &entry})
@@ -217,4 +214,25 @@ func RenewJournal(ctx context.Context, cfg Config, reason string, entry auditlog
 		return err
 	}
 	return s.Close()
+}
+
+// nextEpoch is that of a new journal. It refuses when the old one is as it should be: a start would bring forward what it
+// has, and a new one would lose that.
+func (o *journalOpener) nextEpoch() (epoch uint64, err error) {
+	epoch = o.place.epoch + 1
+	f, err := journal.Open(o.cfg)
+	if err != nil {
+		return epoch, nil //nolint:nilerr // that it cannot be read is why there is to be a new one
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	epoch = max(epoch, f.Epoch()+1)
+	if !o.known || f.Seek(o.place.Head) != nil {
+		return epoch, nil
+	}
+	for _, err := range f.Blocks() {
+		if err != nil && !errors.Is(err, journal.ErrTorn) {
+			return epoch, nil //nolint:nilerr // the same
+		}
+	}
+	return 0, fmt.Errorf("store: %s: %w", o.file, ErrJournalFits)
 }

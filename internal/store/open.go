@@ -43,15 +43,23 @@ func dsn(path string, query url.Values) string {
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}).String()
 }
 
-// migrate brings the schema up to date, or refuses one that is newer than this program.
-func migrate(ctx context.Context, db *sql.DB, path string, log *slog.Logger) error {
+func newProvider(db *sql.DB) (*goose.Provider, error) {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return nil, fmt.Errorf("store: %w", err)
 	}
 	provider, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
 	if err != nil {
-		return fmt.Errorf("store: migrations: %w", err)
+		return nil, fmt.Errorf("store: migrations: %w", err)
+	}
+	return provider, nil
+}
+
+// migrate brings the schema up to date, or refuses one that is newer than this program.
+func migrate(ctx context.Context, db *sql.DB, path string, log *slog.Logger) error {
+	provider, err := newProvider(db)
+	if err != nil {
+		return err
 	}
 	have, want, err := provider.GetVersions(ctx)
 	if err != nil {

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,6 +18,7 @@ import (
 type testStore struct {
 	*store.Store
 	dir   string
+	cfg   store.Config
 	fault atomic.Pointer[func(string) error]
 }
 
@@ -27,14 +29,21 @@ var (
 
 func open(t testing.TB, dir string) *testStore {
 	t.Helper()
-	s := &testStore{dir: dir}
+	return openConfig(t, store.Config{Dir: dir})
+}
+
+func openConfig(t testing.TB, cfg store.Config) *testStore {
+	t.Helper()
+	s := &testStore{dir: cfg.Dir, cfg: cfg}
 	var err error
-	s.Store, err = store.Open(t.Context(), store.Config{Dir: dir, Fault: func(point string) error {
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	cfg.Fault = func(point string) error {
 		if hook := s.fault.Load(); hook != nil {
 			return (*hook)(point)
 		}
 		return nil
-	}})
+	}
+	s.Store, err = store.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +72,7 @@ func (s *testStore) Crash(t *testing.T) storetest.Interface {
 	s.SetFault(func(point string) error {
 		if point == "after-commit" {
 			once.Do(func() {
-				done <- errors.Join(copyFile(s.dir, dir, "sekisho.db"), copyFile(s.dir, dir, "sekisho.db-wal"))
+				done <- s.copyTo(dir)
 			})
 		}
 		return nil
@@ -72,7 +81,20 @@ func (s *testStore) Crash(t *testing.T) storetest.Interface {
 		t.Fatal(err)
 	}
 	s.SetFault(nil)
-	return open(t, dir)
+	if s.cfg.Journal.Dir == "" {
+		return open(t, dir)
+	}
+	return openJournaled(t, dir)
+}
+
+// copyTo copies database, WAL and journal.
+func (s *testStore) copyTo(dir string) error {
+	err := errors.Join(copyFile(s.dir, dir, "sekisho.db"), copyFile(s.dir, dir, "sekisho.db-wal"))
+	if s.cfg.Journal.Dir == "" {
+		return err
+	}
+	to := filepath.Join(dir, "journal")
+	return errors.Join(err, os.MkdirAll(to, 0o700), copyFile(s.cfg.Journal.Dir, to, "revocations.log"))
 }
 
 func copyFile(from, to, name string) error {

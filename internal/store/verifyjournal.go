@@ -1,0 +1,252 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/store/journal"
+)
+
+// A comparison is of the ledger with the journal up to the database's place in it. A bit a row keeps it small: same is
+// whether the last record of a certificate so far is what its row says.
+type comparison struct {
+	v       *verifier
+	row     *sql.Stmt
+	now     time.Time
+	touched bitmap
+	same    bitmap
+	last    map[int64]uint64 // of rows that differ, the record
+	numbers map[shardOf]int64
+	cas     map[string]ca.CARecord
+}
+
+// verifyJournal reads the whole journal: signatures, chain and order; and compares.
+func (v *verifier) verifyJournal(ctx context.Context) (err error) {
+	p, known, err := scanPlace(v.conn.QueryRowContext(ctx, selectPlace).Scan)
+	if err != nil {
+		return explain(v.path, err)
+	}
+	v.report.Journal = JournalPath(v.cfg.Journal.Dir)
+	if !known {
+		v.report.found("journal", "the database has no journal yet; the next start of the server begins one")
+		return nil
+	}
+	v.report.JournalID, v.report.Epoch = hex.EncodeToString(p.ID[:]), p.epoch
+	signer, err := v.cfg.Journal.Key()
+	if err != nil {
+		return fmt.Errorf("store: key of the revocation journal: %w", err)
+	}
+	f, err := journal.Open(journal.Config{Path: v.report.Journal, Signer: signer})
+	if err == nil {
+		defer func() { err = errors.Join(err, f.Close()) }()
+		err = f.Seek(p.Head)
+	}
+	if err != nil {
+		v.report.found("journal", "%v", err)
+		return nil
+	}
+	row, err := v.conn.PrepareContext(ctx, `SELECT seq, status, reason, revoked_at, crl_number, invalidity, serial, shard, key_hash
+		FROM certificates WHERE id = ?`)
+	if err != nil {
+		return explain(v.path, err)
+	}
+	defer func() { err = errors.Join(err, row.Close()) }()
+	c := &comparison{v: v, row: row, now: time.Now(), last: map[int64]uint64{}, numbers: map[shardOf]int64{}, cas: map[string]ca.CARecord{}}
+	if err := c.read(ctx, f, p.Head); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{c.checkRows, c.checkRevoked, c.checkNumbers, c.checkCAs} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read goes through the blocks. Those behind the database's place are verified and counted.
+func (c *comparison) read(ctx context.Context, f *journal.File, until journal.Head) error {
+	r := &c.v.report
+	f.Rewind()
+	reached := false
+	for b, err := range f.Blocks() {
+		switch {
+		case reached && errors.Is(err, journal.ErrTorn):
+			r.Torn = true
+			return nil
+		case err != nil:
+			r.found("journal", "%v", err)
+			return nil
+		}
+		r.Blocks++
+		r.Records = b.Head.Seq
+		if b.First == 1 && b.Records[0].Epoch == nil {
+			r.found("journal", "%s: record 1 is not the epoch", r.Journal)
+		}
+		if reached {
+			r.Pending += len(b.Records)
+			continue
+		}
+		for i, record := range b.Records {
+			if err := c.compare(ctx, b.First+uint64(i), record); err != nil {
+				return err
+			}
+		}
+		reached = b.Head == until
+	}
+	if !reached {
+		r.found("journal", "%s: no block ends where the database is, at record %d", r.Journal, until.Seq)
+	}
+	return nil
+}
+
+func (c *comparison) compare(ctx context.Context, number uint64, r journal.Record) error {
+	switch {
+	case r.CA != nil:
+		c.cas[r.CA.ID] = *r.CA
+	case r.Number != nil:
+		c.reach(r.Number.CAID, r.Number.Shard, r.Number.Number)
+	case r.State != nil:
+		c.reach(r.State.Certificate.CAID, r.State.Certificate.Shard, r.State.Certificate.CRLNumber)
+		return c.compareState(ctx, number, &r.State.Certificate)
+	case number != 1:
+		c.v.report.found("journal", "%s: record %d begins an epoch in the middle", c.v.report.Journal, number)
+	}
+	return nil
+}
+
+// reach notes a CRL number.
+func (c *comparison) reach(caID string, shard int, number int64) {
+	of := shardOf{caID, shard}
+	c.numbers[of] = max(c.numbers[of], number)
+}
+
+func (c *comparison) compareState(ctx context.Context, number uint64, s *ca.Certificate) error {
+	var seq, reason, revoked, crl, invalidity int64
+	var status, shard int
+	var serial, key sql.RawBytes
+	rows, err := c.row.QueryContext(ctx, s.ID)
+	if err != nil {
+		return explain(c.v.path, err)
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		if s.NotAfter.Before(c.now) {
+			c.v.report.Gone++
+		} else {
+			c.v.report.found("ledger", "certificate %s, serial %s, has no row; record %d of the journal says that it is %s", s.ID, s.Serial, number, s.Status)
+		}
+		return explain(c.v.path, rows.Err())
+	}
+	if err := rows.Scan(&seq, &status, &reason, &revoked, &crl, &invalidity, &serial, &shard, &key); err != nil {
+		return explain(c.v.path, err)
+	}
+	c.touched.set(seq)
+	if status == revokedFlag(s) && reason == int64(s.Reason) && revoked == micros(s.RevokedAt) && crl == s.CRLNumber &&
+		invalidity == micros(s.InvalidityDate) && shard == s.Shard && bytes.Equal(serial, s.Serial.Bytes()) && bytes.Equal(key, s.KeyHash[:]) {
+		c.same.set(seq)
+		delete(c.last, seq)
+		return nil
+	}
+	c.same.drop(seq)
+	if _, ok := c.last[seq]; ok || len(c.last) < 1<<16 {
+		c.last[seq] = number
+	}
+	return nil
+}
+
+// checkRows names the rows that are not what the journal said last.
+func (c *comparison) checkRows(ctx context.Context) error {
+	for word, bits := range c.touched {
+		for n := range int64(64) {
+			seq := int64(word)*64 + n
+			if bits&(1<<n) == 0 {
+				continue
+			}
+			c.v.report.Certificates++
+			if c.same.has(seq) {
+				continue
+			}
+			name, err := c.v.nameOf(ctx, seq)
+			if err != nil {
+				return err
+			}
+			c.v.report.found("ledger", "%s: its row is not what record %d of the journal says, the last one of it", name, c.last[seq])
+		}
+	}
+	return nil
+}
+
+// checkRevoked finds revoked rows that the journal has not told of.
+func (c *comparison) checkRevoked(ctx context.Context) error {
+	var unknown []int64
+	err := c.v.each(ctx, `SELECT seq FROM certificates INDEXED BY certificates_revoked WHERE status = 1`, nil, func(scan scan) error {
+		var seq int64
+		err := scan(&seq)
+		switch {
+		case err != nil || c.touched.has(seq):
+		case len(unknown) < maxFindings:
+			unknown = append(unknown, seq)
+		default:
+			c.v.report.More++
+		}
+		return err
+	})
+	for _, seq := range unknown {
+		if err != nil {
+			return err
+		}
+		var name string
+		if name, err = c.v.nameOf(ctx, seq); err == nil {
+			c.v.report.found("ledger", "%s: it is revoked, and the journal does not know", name)
+		}
+	}
+	return err
+}
+
+func (c *comparison) checkNumbers(ctx context.Context) error {
+	err := c.v.each(ctx, `SELECT a.id, n.shard, n.number FROM crl_numbers n JOIN cas a ON a.ref = n.ca`, nil, func(scan scan) error {
+		var of shardOf
+		var number int64
+		if err := scan(&of.ca, &of.shard, &number); err != nil {
+			return err
+		}
+		if told := c.numbers[of]; told != number {
+			c.v.report.found("ledger", "CA %s, shard %d: the CRL number is %d, the journal says %d", of.ca, of.shard, number, told)
+		}
+		delete(c.numbers, of)
+		return nil
+	})
+	for of, number := range c.numbers {
+		if number > 0 {
+			c.v.report.found("ledger", "CA %s, shard %d has no CRL number, the journal says %d", of.ca, of.shard, number)
+		}
+	}
+	return err
+}
+
+func (c *comparison) checkCAs(ctx context.Context) error {
+	err := c.v.each(ctx, selectCAs, nil, func(scan scan) error {
+		r, err := scanCA(scan)
+		if err != nil {
+			return err
+		}
+		switch told, ok := c.cas[r.ID]; {
+		case !ok:
+			c.v.report.found("ledger", "CA %s (%s): the journal does not know it", r.ID, r.Name)
+		case !bytes.Equal(told.DER, r.DER) || told.Name != r.Name || told.KeyName != r.KeyName:
+			c.v.report.found("ledger", "CA %s (%s): it is not the one of the journal", r.ID, r.Name)
+		}
+		delete(c.cas, r.ID)
+		return nil
+	})
+	for id, r := range c.cas {
+		c.v.report.found("ledger", "CA %s (%s) has no row, and is in the journal", id, r.Name)
+	}
+	return err
+}

@@ -182,7 +182,7 @@ func busyDay(t testing.TB, s *store.Store) {
 	}
 	mustApply(t, s, 14, ca.Revoked, pkix.AffiliationChanged)
 	for range 3 {
-		if _, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, 0); err != nil {
+		if _, err := raise(t, s, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -228,7 +228,7 @@ func TestInvariant01RestoreDoesNotUnrevoke(t *testing.T) {
 		if err != nil || len(got.DER) != 0 || got.Shard != 1 || got.ZoneID != storetest.Certificate(14).ZoneID {
 			t.Errorf("a certificate of after the backup: %+v, %v", got, err)
 		}
-		number, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, 0)
+		number, err := raise(t, s.Store, 0)
 		if err != nil || number != want.Number+1 {
 			t.Errorf("the next CRL number is %d, %v; want %d", number, err, want.Number+1)
 		}
@@ -248,7 +248,7 @@ func TestInvariant08ReplayGoesOn(t *testing.T) {
 		errs := make(chan error, 64)
 		for shard := range cap(errs) {
 			go func() {
-				_, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, shard)
+				_, err := raise(t, s.Store, shard)
 				errs <- err
 			}()
 		}
@@ -369,7 +369,7 @@ func wantRenewed(t *testing.T, dir string) {
 	s := openJournaled(t, dir)
 	defer closeStore(t, s)
 	for shard := -1; shard < 4; shard++ {
-		if number, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, shard); err != nil || number <= 1_000_000 {
+		if number, err := raise(t, s.Store, shard); err != nil || number <= 1_000_000 {
 			t.Errorf("shard %d: the next CRL number is %d, %v", shard, number, err)
 		}
 	}
@@ -498,4 +498,9 @@ func stat(t testing.TB, path string) os.FileInfo {
 	info, err := os.Stat(path)
 	must(t, err)
 	return info
+}
+
+// raise gives a shard its next CRL number.
+func raise(t testing.TB, s *store.Store, shard int) (int64, error) {
+	return s.RaiseCRLNumber(t.Context(), storetest.CAID, shard)
 }

@@ -36,7 +36,7 @@ func writes() []write {
 			return s.RecordCertificate(t.Context(), c, storetest.Entry("certificate.issue", c.ID))
 		}},
 		{"number", func(t *testing.T, s *store.Store) error {
-			_, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, 0)
+			_, err := raise(t, s, 0)
 			return err
 		}},
 		{"CA", func(t *testing.T, s *store.Store) error {
@@ -144,7 +144,7 @@ func tryFault(t *testing.T, w write, f faultPoint, how string, before, after dum
 	if cmp.Diff(before, got) != "" && cmp.Diff(after, got) != "" {
 		t.Errorf("neither as before nor as after: %s", cmp.Diff(before, got))
 	}
-	number, err := s.RaiseCRLNumber(t.Context(), storetest.CAID, 0)
+	number, err := raise(t, s.Store, 0)
 	if err != nil || number != got.Number+1 {
 		t.Errorf("the next CRL number is %d, %v; want %d", number, err, got.Number+1)
 	}

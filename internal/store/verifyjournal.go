@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
 	"sekisho/internal/store/journal"
 )
 
@@ -148,7 +149,7 @@ func (c *comparison) compareState(ctx context.Context, number uint64, s *ca.Cert
 	}
 	c.touched.set(seq)
 	if status == revokedFlag(s) && reason == int64(s.Reason) && revoked == micros(s.RevokedAt) && crl == s.CRLNumber &&
-		invalidity == micros(s.InvalidityDate) && shard == s.Shard && bytes.Equal(serial, s.Serial.Bytes()) && bytes.Equal(key, s.KeyHash[:]) {
+		invalidity == micros(s.InvalidityDate) && shard == s.Shard && pkix.SerialFromBytes(serial) == s.Serial && bytes.Equal(key, s.KeyHash[:]) {
 		c.same.set(seq)
 		delete(c.last, seq)
 		return nil

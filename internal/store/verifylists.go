@@ -78,6 +78,9 @@ func (v *verifier) verifyList(ctx context.Context, cas []ca.CARecord, path, rel 
 	if err != nil {
 		return err
 	}
+	if shard == wholeCA && issuer.Shards <= 1 {
+		l.shard = 0 // its only shard is all of it
+	}
 	cert, err := x509.ParseCertificate(issuer.DER)
 	if err != nil {
 		return fmt.Errorf("CA %s: %w", issuer.Name, err)
@@ -151,8 +154,9 @@ func (l *publishedList) entries(ctx context.Context) (err error) {
 		}
 		l.listed.set(seq)
 		removed := e.Reason == pkix.RemoveFromCRL
-		// What changed after the list was made may be otherwise by now. Only a shard's list has the numbers of its rows.
-		changed := number > l.number || l.shard == wholeCA && l.number < l.ledger
+		// What changed after the list was made may be otherwise by now. A list of all shards has numbers of its own, which
+		// do not tell that of a row.
+		changed := number > l.number || l.shard == wholeCA && number > 0
 		if removed != (status == statusActive) && !changed {
 			l.v.report.found(l.file, "it says of the serial %s what is not so: removed from the list %t, status %s",
 				serial, removed, map[int]ca.Status{statusActive: ca.Active, statusRevoked: ca.Revoked}[status])
@@ -168,31 +172,23 @@ func (l *publishedList) entries(ctx context.Context) (err error) {
 
 // missing finds revoked certificates that have not ended and should be on the list.
 func (l *publishedList) missing(ctx context.Context) error {
-	query := `SELECT seq, crl_number FROM certificates INDEXED BY certificates_revoked WHERE status = 1 AND ca = ? AND not_after >= ?`
+	query := `SELECT seq, crl_number, revoked_at FROM certificates INDEXED BY certificates_revoked WHERE status = 1 AND ca = ? AND not_after >= ?`
 	args := []any{l.caRef, micros(time.Now())}
 	if l.shard != wholeCA {
 		query, args = query+` AND shard = ?`, append(args, l.shard)
-	} else if l.number < l.ledger {
-		return nil // which of the changes since it has, only its own numbers tell
 	}
 	var names []int64
 	err := l.v.each(ctx, query, args, func(scan scan) error {
-		var seq, number int64
-		if err := scan(&seq, &number); err != nil || l.listed.has(seq) {
-			return err
-		}
-		due := number > l.base && number <= l.number
-		if number == 0 || l.shard == wholeCA { // no number of this list tells when it was revoked
-			due = l.base == 0 && l.number == l.ledger
-		}
+		var seq, number, at int64
+		err := scan(&seq, &number, &at)
 		switch {
-		case !due:
+		case err != nil || l.listed.has(seq) || !l.due(number, fromMicros(at)):
 		case len(names) < maxFindings:
 			names = append(names, seq)
 		default:
 			l.v.report.More++
 		}
-		return nil
+		return err
 	})
 	for _, seq := range names {
 		if err != nil {
@@ -204,4 +200,18 @@ func (l *publishedList) missing(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// listSlack is how long before the time of a list of all shards a certificate was revoked for sure, if it must be in it.
+const listSlack = 2 * time.Minute
+
+// due reports whether a certificate that was revoked with a CRL number at a time must be on the list.
+func (l *publishedList) due(number int64, at time.Time) bool {
+	switch {
+	case number == 0: // it came revoked from elsewhere, and no number tells when
+		return false
+	case l.shard == wholeCA:
+		return at.Before(l.crl.ThisUpdate.Add(-listSlack))
+	}
+	return number > l.base && number <= l.number
 }

@@ -502,5 +502,5 @@ func stat(t testing.TB, path string) os.FileInfo {
 
 // raise gives a shard its next CRL number.
 func raise(t testing.TB, s *store.Store, shard int) (int64, error) {
-	return s.RaiseCRLNumber(t.Context(), storetest.CAID, shard)
+	return s.RaiseCRLNumber(t.Context(), storetest.CAID, shard, time.Now())
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -135,64 +134,6 @@ func dayOrTime(text string) string {
 		return day.Format(time.RFC3339)
 	}
 	return text
-}
-
-func newCertList(e env) *cobra.Command {
-	var t target
-	var status, cn, serial string
-	var asJSON bool
-	c := &cobra.Command{
-		Use: "list", Short: "List what was issued, newest first",
-		Example: "  sekisho cert list --status revoked\n  sekisho cert list --serial 02:8A:07:EB --json",
-		Args:    noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
-				zone, err := t.zoneID(ctx, a)
-				if err != nil {
-					return err
-				}
-				query := url.Values{}
-				for key, value := range map[string]string{"status": status, "common_name": cn, "serial_number": serial} {
-					if value != "" {
-						query.Set(key, value)
-					}
-				}
-				certs, err := listCertificates(ctx, a, zone, query)
-				if err != nil {
-					return err
-				}
-				return printCertificates(e, certs, asJSON)
-			})
-		},
-	}
-	t.flags(c)
-	t.zoneFlag(c)
-	c.Flags().StringVar(&status, "status", "", "only `STATUS`: active, revoked")
-	c.Flags().StringVar(&cn, "cn", "", "only this common `NAME`")
-	c.Flags().StringVar(&serial, "serial", "", "only this serial number, `HEX` in any spelling")
-	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	return c
-}
-
-// listCertificates reads every page.
-func listCertificates(ctx context.Context, a *api, zone string, query url.Values) ([]clientCertificate, error) {
-	return allPages[clientCertificate](ctx, a, "/zones/"+zone+"/client_certificates", query)
-}
-
-func printCertificates(e env, certs []clientCertificate, asJSON bool) error {
-	if asJSON {
-		raw := make([]json.RawMessage, len(certs))
-		for i, c := range certs {
-			raw[i] = c.raw
-		}
-		return printJSON(e, raw)
-	}
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SERIAL\tSTATUS\tEXPIRES\tCOMMON NAME\tID")
-	for _, c := range certs {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Serial, c.Status, c.ExpiresOn, c.CommonName, c.ID)
-	}
-	return w.Flush()
 }
 
 func newCertShow(e env) *cobra.Command {

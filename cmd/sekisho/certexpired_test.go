@@ -46,7 +46,7 @@ func issueShort(t *testing.T, dir string) (serial string) {
 		t.Fatal(err)
 	}
 	defer h.close()
-	h.authority, err = ca.Open(t.Context(), ca.Config{Ledger: h.store, Keys: h.keys, PKIURL: "http://pki.example"})
+	h.authority, err = ca.Open(t.Context(), ca.Config{Ledger: h.store, Keys: h.keys, PKIURL: "http://pki.example", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

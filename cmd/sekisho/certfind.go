@@ -37,7 +37,7 @@ func (t *target) find(ctx context.Context, a *api, ref string) (zone string, cer
 		keys = []string{"common_name"}
 	}
 	for _, key := range keys {
-		certs, err := listCertificates(ctx, a, zone, url.Values{key: {ref}})
+		certs, err := listCertificates(ctx, a, zone, url.Values{key: {ref}}, 0)
 		if err != nil {
 			return "", cert, err
 		}
@@ -74,7 +74,7 @@ func (t *target) findFile(ctx context.Context, a *api, zone, path string, cert *
 		return "", clientCertificate{}, &usageError{err: err, hint: "name a file with a certificate in PEM or DER, or a serial number"}
 	}
 	query := url.Values{"fingerprint_sha256": {pkix.FingerprintOf(cert.Raw).String()}}
-	found, err := listCertificates(ctx, a, zone, query)
+	found, err := listCertificates(ctx, a, zone, query, 0)
 	if err != nil {
 		return "", clientCertificate{}, err
 	}

@@ -206,6 +206,7 @@ type envelope struct {
 	ResultInfo struct {
 		TotalCount int `json:"total_count"`
 		TotalPages int `json:"total_pages"`
+		PerPage    int `json:"per_page"`
 		Page       int `json:"page"`
 	} `json:"result_info"`
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -46,7 +47,7 @@ func newTokenList(e env) *cobra.Command {
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
-				tokens, err := allPages[tokenView](ctx, a, "/sekisho/tokens", url.Values{})
+				tokens, err := allPages[tokenView](ctx, a, "/sekisho/tokens", url.Values{}, 0)
 				if err != nil {
 					return err
 				}
@@ -152,7 +153,7 @@ var tokenIDForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // findToken resolves an id or a name. An id wins over a name that looks like one.
 func findToken(ctx context.Context, a *api, ref string) (tokenView, error) {
-	tokens, err := allPages[tokenView](ctx, a, "/sekisho/tokens", url.Values{})
+	tokens, err := allPages[tokenView](ctx, a, "/sekisho/tokens", url.Values{}, 0)
 	if err != nil {
 		return tokenView{}, err
 	}
@@ -175,9 +176,10 @@ func findToken(ctx context.Context, a *api, ref string) (tokenView, error) {
 }
 
 // allPages reads every page of a list that says how many there are.
-func allPages[T any](ctx context.Context, a *api, path string, query url.Values) ([]T, error) {
+func allPages[T any](ctx context.Context, a *api, path string, query url.Values, limit int) ([]T, error) {
+	const pageSize = 1000 // the most that the API gives
 	all := []T{}
-	query.Set("per_page", "50")
+	query.Set("per_page", strconv.Itoa(pageSize))
 	for page := 1; ; page++ {
 		query.Set("page", fmt.Sprint(page))
 		env, err := a.send(ctx, "GET", path+"?"+query.Encode(), nil)
@@ -189,7 +191,7 @@ func allPages[T any](ctx context.Context, a *api, path string, query url.Values)
 			return nil, fmt.Errorf("answer of GET %s: %w", path, err)
 		}
 		all = append(all, rows...)
-		if len(rows) == 0 || page >= env.ResultInfo.TotalPages {
+		if size := env.ResultInfo.PerPage; size == 0 || len(rows) < size || limit > 0 && len(all) >= limit { // totals of long lists are not exact
 			return all, nil
 		}
 	}

@@ -179,7 +179,7 @@ func (a *api) callNoting(ctx context.Context, e env, c apiCall, result any) erro
 
 // findCA resolves an id or a name. An id wins.
 func findCA(ctx context.Context, a *api, ref string) (trustedCA, error) {
-	cas, err := allPages[trustedCA](ctx, a, "/sekisho/trust", url.Values{})
+	cas, err := allPages[trustedCA](ctx, a, "/sekisho/trust", url.Values{}, 0)
 	if err != nil {
 		return trustedCA{}, err
 	}
@@ -222,7 +222,7 @@ func newTrustList(e env) *cobra.Command {
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return t.with(c.Context(), e, func(ctx context.Context, a *api) error {
-				cas, err := allPages[trustedCA](ctx, a, "/sekisho/trust", url.Values{})
+				cas, err := allPages[trustedCA](ctx, a, "/sekisho/trust", url.Values{}, 0)
 				if err != nil {
 					return err
 				}

@@ -239,6 +239,12 @@ func TestFilters(t *testing.T) {
 		"common_name=one":                                              {one.ID},
 		"common_name=one&status=revoked":                               {},
 		"profile=server":                                               {},
+		"reason=certificateHold":                                       {two.ID},
+		"ca=issuing&status=active":                                     {one.ID},
+		"ca=root":                                                      {},
+		"expires_from=2020-01-01T00:00:00Z":                            {two.ID, one.ID},
+		"expires_before=2020-01-01T00:00:00Z":                          {},
+		"san=nobody.example":                                           {},
 	} {
 		got := []string{}
 		for _, row := range result[[]certificateObject](t, a.call("GET", certsPath+"?"+query, nil)) {
@@ -250,7 +256,7 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%q (-want +got):\n%s", query, diff)
 		}
 	}
-	for _, query := range []string{"serial_number=xyz", "fingerprint_sha256=12"} {
+	for _, query := range []string{"serial_number=xyz", "fingerprint_sha256=12", "reason=superseded", "expires_from=soon", "ca=nobody", "san="} {
 		if r := a.call("GET", certsPath+"?"+query, nil); r.Status != 400 {
 			t.Errorf("%s: %d %s", query, r.Status, r.Body)
 		}
@@ -271,6 +277,11 @@ func TestIssueExtensions(t *testing.T) {
 		t.Fatal(r.Body)
 	}
 	object := result[certificateObject](t, r)
+	for _, san := range []string{"API.example.com", "192.0.2.1"} {
+		if found := result[[]certificateObject](t, a.call("GET", certsPath+"?san="+san, nil)); len(found) != 1 || found[0].ID != object.ID {
+			t.Errorf("san=%s: %+v", san, found)
+		}
+	}
 	cert, err := pkix.ParseCertificate([]byte(object.Certificate))
 	check(t, err)
 	if object.Profile != "server" || object.Organization != "" || !slices.Contains(cert.DNSNames, "api.example.com") || len(cert.IPAddresses) != 1 {

@@ -75,6 +75,9 @@ type CARecord struct {
 	Shards    int // how many CRL shards its certificates name; at least 1
 }
 
+// MaxTotal is how far matches of a search are counted that must be counted one by one.
+const MaxTotal = 100_000
+
 // Filter selects certificates of the ledger. Zero fields do not filter.
 type Filter struct {
 	ZoneID      string
@@ -83,9 +86,15 @@ type Filter struct {
 	Serial      *pkix.Serial
 	Fingerprint *pkix.Fingerprint
 	CommonName  string      // exact
+	Name        string      // a subject alternative name: host name in lower case, address, e-mail address or URI; exact
 	Key         *pkix.KeyID // the public key
-	Limit       int         // at most this many; 0 means 50, at most 1000
-	Offset      int
+	CAID        string
+	OnHold      bool // revoked with certificateHold only
+	// ExpiresFrom and ExpiresBefore bound notAfter: from (inclusive), before (exclusive). With either of them the rows come
+	// soonest to end first.
+	ExpiresFrom, ExpiresBefore time.Time
+	Limit                      int // at most this many; 0 means 50, at most 1000
+	Offset                     int
 }
 
 // Transition is one compare-and-swap step of a certificate's state.
@@ -117,7 +126,8 @@ type Ledger interface {
 	Certificate(ctx context.Context, zoneID, id string) (Certificate, error)
 	// CertificateByID returns the row of an issuer's serial, or ErrNotFound.
 	CertificateByID(ctx context.Context, id pkix.CertID) (Certificate, error)
-	// Certificates returns the rows that match, newest first, and how many match in all.
+	// Certificates returns the rows that match, newest first, and how many match in all: exactly up to MaxTotal, and
+	// MaxTotal+1 when there are more and counting them would take long.
 	Certificates(ctx context.Context, f Filter) (rows []Certificate, total int, err error)
 	// KeyBlocked reports whether a public key was blocked.
 	KeyBlocked(ctx context.Context, key pkix.KeyID) (bool, error)

@@ -37,8 +37,12 @@ func (s *Store) RecordCertificate(ctx context.Context, c ca.Certificate, entry a
 	if err != nil {
 		return err
 	}
+	names := namesOf(c.DER) // not in the writer's goroutine
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
 		if err := t.insertCertificate(ctx, &c, status); err != nil {
+			return err
+		}
+		if err := t.addNames(ctx, c.ID, names); err != nil {
 			return err
 		}
 		return t.audit(ctx, entry)

@@ -119,6 +119,9 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 	}
 	// The writer outlives ctx: it ends with Close, which waits for it.
 	go s.write.run(context.WithoutCancel(ctx))
+	if err := s.fillNames(ctx, log); err != nil { // only searching by name lacks something
+		log.ErrorContext(ctx, "certificates of before cannot be found by name yet; the next start goes on with it", "error", err)
+	}
 	return nil
 }
 

@@ -126,6 +126,7 @@ func testSearch(t *testing.T, s Interface) {
 		if n%10 == 0 {
 			c.Profile = "server"
 		}
+		c.NotAfter = c.NotAfter.AddDate(0, 0, n)
 		all = append(all, record(t, s, c))
 	}
 	all[7] = revoke(t, s, all[7].ID, pkix.Superseded)
@@ -160,10 +161,30 @@ func testSearch(t *testing.T, s Interface) {
 			ZoneID: zone, Status: ca.Revoked, Profile: "client", Serial: &device.Serial, Key: &device.KeyHash,
 			Fingerprint: &device.Fingerprint, CommonName: "device-7",
 		}, match(func(c ca.Certificate) bool { return c.ID == device.ID })},
+		{"hold", ca.Filter{OnHold: true}, match(ca.Certificate.OnHold)},
+		{"hold of a zone", ca.Filter{OnHold: true, ZoneID: zone, CAID: CAID}, match(func(c ca.Certificate) bool { return c.OnHold() && c.ZoneID == zone })},
+		{"CA", ca.Filter{CAID: CAID}, all},
+		{"CA, zone, status", ca.Filter{CAID: CAID, ZoneID: zone, Status: ca.Revoked}, match(func(c ca.Certificate) bool { return c.ZoneID == zone && c.Status == ca.Revoked })},
+		{"another CA", ca.Filter{CAID: "ffff"}, nil},
+		{"ends before", ca.Filter{ExpiresBefore: ends(20), ZoneID: zone}, soonest(match(func(c ca.Certificate) bool { return c.ZoneID == zone && c.NotAfter.Before(ends(20)) }))},
+		{"ends from, before, status, CA", ca.Filter{ExpiresFrom: ends(5), ExpiresBefore: ends(20), Status: ca.Active, CAID: CAID}, soonest(match(func(c ca.Certificate) bool {
+			return !c.NotAfter.Before(ends(5)) && c.NotAfter.Before(ends(20)) && c.Status == ca.Active
+		}))},
+		{"common name, ends before", ca.Filter{CommonName: "device-7", ExpiresBefore: ends(7)}, nil},
+		{"name", ca.Filter{Name: "device-7"}, nil}, // the fixtures are no certificates and have none
 		{"nothing like it", ca.Filter{CommonName: "device-"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) { checkPages(t, s, test.filter, test.want) })
 	}
+}
+
+// ends is when the n-th certificate of testSearch ends.
+func ends(n int) time.Time { return Certificate(n).NotAfter.AddDate(0, 0, n) }
+
+// soonest is the order of a search by the end.
+func soonest(all []ca.Certificate) []ca.Certificate {
+	slices.SortStableFunc(all, func(a, b ca.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	return all
 }
 
 // checkPages reads a search whole and in small pages.

@@ -22,8 +22,8 @@ import (
 //	CA.crl                        the list of all shards
 //	CA.cer                        the CA's certificate
 //
-// in DER, each replaced as a whole. A file with a CRL number above ours is left as it is: whoever has seen it would not
-// go back, and it may know of revocations that we have forgotten, as after the restore of an old backup.
+// in DER, each replaced as a whole. A file with a CRL number that ours has not passed is left as it is: whoever has seen it
+// would not go back, and it may know of revocations that we have forgotten, as after the restore of an old backup.
 type crlFiles struct {
 	a   *Authority
 	dir string
@@ -125,12 +125,12 @@ func (f *crlFiles) write(path string, issuer *authorityCA, crl *CRL) error {
 	case err != nil && !errors.Is(err, errForeignFile):
 		return err
 	case there == nil:
-	case there.Number.Cmp(crl.Number) > 0:
-		f.a.counters.crlFilesNewer.Add(1)
-		return fmt.Errorf("it holds CRL number %v and the ledger is at %d: %w: was an old backup restored? Restore the newest one; "+
-			"or, when what was revoked since is revoked again, move the file away", there.Number, number, errNewerFile)
 	case bytes.Equal(there.Raw, crl.DER):
 		return f.remember(path, number)
+	case there.Number.Cmp(crl.Number) >= 0: // of the same number and other octets: the ledger has forgotten it
+		f.a.counters.crlFilesNewer.Add(1)
+		return fmt.Errorf("it holds another CRL with number %v and the ledger is at %d: %w: was an old backup restored? Restore the "+
+			"newest one; or, when what was revoked since is revoked again, move the file away", there.Number, number, errNewerFile)
 	}
 	if err := replaceFile(path, crl.DER); err != nil {
 		return err

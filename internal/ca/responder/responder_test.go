@@ -33,7 +33,13 @@ type world struct {
 	row ca.Certificate
 }
 
+// newWorld is newWorldOf one shard.
 func newWorld(t *testing.T, maxAge time.Duration) *world {
+	t.Helper()
+	return newWorldOf(t, maxAge, 1)
+}
+
+func newWorldOf(t *testing.T, maxAge time.Duration, shards int) *world {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	ledger, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Logger: logger})
@@ -57,7 +63,7 @@ func newWorld(t *testing.T, maxAge time.Duration) *world {
 	if got := w.get("/ca.pem", nil).status; got != http.StatusServiceUnavailable {
 		t.Errorf("/ca.pem without a CA: %d", got)
 	}
-	if err := w.Init(t.Context(), "test", ca.InitRequest{Shards: 1}); err != nil {
+	if err := w.Init(t.Context(), "test", ca.InitRequest{Shards: shards}); err != nil {
 		t.Fatal(err)
 	}
 	records, err := w.CAs(t.Context())

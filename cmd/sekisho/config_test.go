@@ -60,6 +60,13 @@ func TestInvariant15ConfigErrorsNameThePlace(t *testing.T) {
 		{"admin address", "listen: {admin: \"0.0.0.0:8440\"}\nhosts: [{name: a.test, echo: true}]", "listen.admin"},
 		{"pki URL", "pki: {url: \"https://x\"}\nhosts: [{name: a.test, echo: true}]", "pki.url"},
 		{"key type", "pki: {key_type: dsa}\nhosts: [{name: a.test, echo: true}]", "pki.key_type"},
+		{"too many shards", "pki: {shards: 1025}\nhosts: [{name: a.test, echo: true}]", "pki.shards 1025: it is 1 to 1024"},
+		{"negative shards", "pki: {shards: -1}\nhosts: [{name: a.test, echo: true}]", "pki.shards -1"},
+		{"short CRLs", "pki: {crl_lifetime: 1m}\nhosts: [{name: a.test, echo: true}]", "pki.crl_lifetime 1m0s: it is 10m0s to 720h0m0s"},
+		{"long CRLs", "pki: {crl_lifetime: 721h}\nhosts: [{name: a.test, echo: true}]", "pki.crl_lifetime 721h0m0s"},
+		{"overlap of the whole life", "pki: {crl_lifetime: 1h, crl_overlap: 1h}\nhosts: [{name: a.test, echo: true}]", "pki.crl_overlap 1h0m0s: it is 1m to a minute less than crl_lifetime, 1h0m0s"},
+		{"overlap of more than the default life", "pki: {crl_overlap: 25h}\nhosts: [{name: a.test, echo: true}]", "pki.crl_overlap 25h0m0s"},
+		{"short answers", "pki: {ocsp_lifetime: 10s}\nhosts: [{name: a.test, echo: true}]", "pki.ocsp_lifetime 10s: it is 1m0s to 168h0m0s"},
 		{"log level", "log: {level: loud}\nhosts: [{name: a.test, echo: true}]", "log.level"},
 		{"negative limit", "limits: {connections: -1}\nhosts: [{name: a.test, echo: true}]", "limits.connections"},
 	} {

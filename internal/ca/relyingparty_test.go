@@ -73,7 +73,9 @@ func TestKeeperTakesDeltas(t *testing.T) {
 	}
 	f.reactivate(held.ID)
 	f.revoke(revoked.ID, pkix.KeyCompromise)
-	f.waitCRL(func(list *x509.RevocationList) bool { return entry(t, list, revoked) != nil && entry(t, list, held) == nil })
+	f.waitCRL(func(list *x509.RevocationList) bool {
+		return entry(t, list, revoked) != nil && entry(t, list, held) == nil
+	})
 
 	fresh := crl.NewKeeper(crl.KeeperConfig{Dir: filepath.Join(t.TempDir(), "copies"), Client: client, Logger: f.cfg.Logger})
 	t.Cleanup(fresh.Close)

@@ -110,6 +110,7 @@ func fill(tb testing.TB, dir string, n int) {
 		WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
 		SELECT hex(randomblob(16)), 'z', 1, 'client', 1, randomblob(16), 0, randomblob(32), 'device-' || i, 0, 4000000000000000, 0, 365,
 			1, 4, 1772366400000000 + i, i, randomblob(32), zeroblob(700) FROM n`,
+		`INSERT INTO crl_numbers (ca, shard, number) VALUES (1, 0, ?)`,
 	} {
 		args := []any{}
 		if q[0] == 'I' {

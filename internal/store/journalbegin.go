@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sekisho/internal/auditlog"
+	"sekisho/internal/ca"
 	"sekisho/internal/store/journal"
 )
 
@@ -140,12 +141,12 @@ func (b *batcher) flush() error {
 	return b.err
 }
 
-// revokedForJournal reads every revoked certificate with all that a State has, in the order of issuing.
-const revokedForJournal = `SELECT c.id, c.zone_id, a.id, c.profile, i.key, c.serial, c.shard, c.key_hash, c.common_name,
+// stateForJournal reads certificates with all that a State has; the condition follows.
+const stateForJournal = `SELECT c.id, c.zone_id, a.id, c.profile, i.key, c.serial, c.shard, c.key_hash, c.common_name,
 	c.not_before, c.not_after, c.issued_on, c.valid_days, c.status, c.reason, c.revoked_at, c.crl_number, c.fingerprint,
 	NULL, NULL, c.invalidity, coalesce(b.blocked_on, 0), b.key_hash IS NOT NULL
 	FROM certificates c JOIN cas a ON a.ref = c.ca JOIN issuers i ON i.ref = c.issuer LEFT JOIN blocked_keys b ON b.key_hash = c.key_hash
-	WHERE c.status = 1`
+	WHERE `
 
 func (o *journalOpener) baseline(ctx context.Context, batch *batcher) (counts begun, err error) {
 	t := &o.w.tx
@@ -168,16 +169,24 @@ func (o *journalOpener) baseline(ctx context.Context, batch *batcher) (counts be
 	if err != nil {
 		return counts, err
 	}
-	err = t.each(ctx, revokedForJournal, nil, func(scan scan) error {
-		s, err := scanState(scan)
-		batch.add(journal.Record{State: s})
-		counts.revoked++
-		return errors.Join(err, batch.err)
-	})
-	return counts, err
+	// Those that came back from a hold are told of too, for a database that is older than the journal's beginning.
+	for _, which := range []string{`c.status = 1`, `c.status = 0 AND c.crl_number > 0`} {
+		err = t.each(ctx, stateForJournal+which, nil, func(scan scan) error {
+			s, err := scanState(scan)
+			batch.add(journal.Record{State: s})
+			if s.Certificate.Status == ca.Revoked {
+				counts.revoked++
+			}
+			return errors.Join(err, batch.err)
+		})
+		if err != nil {
+			return counts, err
+		}
+	}
+	return counts, nil
 }
 
-// scanState reads a row of revokedForJournal.
+// scanState reads a row of stateForJournal.
 func scanState(row scan) (*journal.State, error) {
 	var blockedOn int64
 	s := &journal.State{}

@@ -45,26 +45,30 @@ func (s *Store) openJournal(ctx context.Context, cfg Config, log *slog.Logger) e
 	case cfg.renew != nil:
 		return cfg.renew(ctx, o)
 	}
-	switch _, err := os.Lstat(o.file); {
-	case err == nil && !o.known:
-		return fmt.Errorf("store: %s: %w: it has never had one, and there is %s", s.path, ErrJournal, o.file)
-	case errors.Is(err, fs.ErrNotExist) && !o.known:
+	if _, err := os.Lstat(o.file); errors.Is(err, fs.ErrNotExist) && !o.known {
 		return o.begin(ctx, beginning{epoch: 1, reason: "first start"})
 	}
 	f, err := journal.Open(o.cfg)
 	if err == nil {
-		if err = f.Seek(o.place.Head); err == nil {
+		s.write.journal = f // closed with the writer
+		if err = o.seek(f); err == nil {
 			err = o.replay(ctx, f)
-		}
-		if err != nil {
-			err = errors.Join(err, f.Close())
 		}
 	}
 	if err != nil {
 		return journalError(s.path, err)
 	}
-	s.write.journal = f
 	return nil
+}
+
+// seek goes to the database's place. A journal that was begun after the database was written begins with the state of
+// that time, so all of it is to be replayed.
+func (o *journalOpener) seek(f *journal.File) error {
+	if !o.known || f.ID() != o.place.ID && f.Epoch() > o.place.epoch {
+		f.Rewind()
+		return nil
+	}
+	return f.Seek(o.place.Head)
 }
 
 // journalError adds ErrJournal to what journal and database do not agree on.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -31,6 +32,10 @@ func (r *replayed) add(o replayed) {
 func (o *journalOpener) replay(ctx context.Context, f *journal.File) error {
 	left, err := f.Pending()
 	if err != nil || left == 0 {
+		return err
+	}
+	// What a killed process has written may not be on the disk yet, and the database must not be ahead of it.
+	if err := f.Sync(); err != nil {
 		return err
 	}
 	var total replayed
@@ -90,8 +95,16 @@ func (o *journalOpener) apply(ctx context.Context, epoch uint64, blocks []journa
 	t := &o.w.tx
 	for _, b := range blocks {
 		for i, r := range b.Records {
-			if err := t.replay(ctx, r, &count); err != nil {
-				return count, fmt.Errorf("record %d: %w", b.First+uint64(i), err)
+			number := b.First + uint64(i)
+			if number == 1 && r.Epoch != nil {
+				continue
+			}
+			err := t.replay(ctx, r, &count)
+			if errors.Is(err, ca.ErrConflict) || errors.Is(err, ca.ErrNotFound) {
+				err = fmt.Errorf("%w: %w", ErrJournal, err)
+			}
+			if err != nil {
+				return count, fmt.Errorf("record %d: %w", number, err)
 			}
 		}
 	}
@@ -131,10 +144,15 @@ func (t *tx) replay(ctx context.Context, r journal.Record, count *replayed) erro
 }
 
 func (t *tx) replayCA(ctx context.Context, r ca.CARecord) error {
-	if known, err := t.has(ctx, `SELECT 1 FROM cas WHERE id = ?`, r.ID); err != nil || known {
-		return err
+	var der []byte
+	err := t.get(ctx, `SELECT der FROM cas WHERE id = ?`, []any{r.ID}, &der)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return t.insertCA(ctx, r)
+	case err == nil && !bytes.Equal(der, r.DER):
+		return fmt.Errorf("%w: CA %s (%s) has another certificate in the journal than in the database", ErrJournal, r.ID, r.Name)
 	}
-	return t.insertCA(ctx, r)
+	return err
 }
 
 // reachCRLNumber raises a shard's CRL number to at least number.

@@ -141,11 +141,11 @@ func (b *batcher) flush() error {
 	return b.err
 }
 
-// stateForJournal reads certificates with all that a State has; the condition follows.
-const stateForJournal = `SELECT c.id, c.zone_id, a.id, c.profile, i.key, c.serial, c.shard, c.key_hash, c.common_name,
+// stateForJournal reads certificates with all that a State has, CA and issuer by their refs; the condition follows.
+const stateForJournal = `SELECT c.id, c.zone_id, c.ca, c.profile, c.issuer, c.serial, c.shard, c.key_hash, c.common_name,
 	c.not_before, c.not_after, c.issued_on, c.valid_days, c.status, c.reason, c.revoked_at, c.crl_number, c.fingerprint,
 	NULL, NULL, c.invalidity, coalesce(b.blocked_on, 0), b.key_hash IS NOT NULL
-	FROM certificates c JOIN cas a ON a.ref = c.ca JOIN issuers i ON i.ref = c.issuer LEFT JOIN blocked_keys b ON b.key_hash = c.key_hash
+	FROM certificates c LEFT JOIN blocked_keys b ON b.key_hash = c.key_hash
 	WHERE `
 
 func (o *journalOpener) baseline(ctx context.Context, batch *batcher) (counts begun, err error) {
@@ -169,10 +169,14 @@ func (o *journalOpener) baseline(ctx context.Context, batch *batcher) (counts be
 	if err != nil {
 		return counts, err
 	}
+	refs, err := readRefs(ctx, t)
+	if err != nil {
+		return counts, err
+	}
 	// Those that came back from a hold are told of too, for a database that is older than the journal's beginning.
 	for _, which := range []string{`c.status = 1`, `c.status = 0 AND c.crl_number > 0`} {
 		err = t.each(ctx, stateForJournal+which, nil, func(scan scan) error {
-			s, err := scanState(scan)
+			s, err := refs.scanState(scan)
 			batch.add(journal.Record{State: s})
 			if s.Certificate.Status == ca.Revoked {
 				counts.revoked++
@@ -186,11 +190,47 @@ func (o *journalOpener) baseline(ctx context.Context, batch *batcher) (counts be
 	return counts, nil
 }
 
+// refs are what the small integers stand for. They are few; joining them to each of a million rows is not free.
+type refs struct {
+	cas     map[int64]string
+	issuers map[int64][]byte
+}
+
+func readRefs(ctx context.Context, t *tx) (r refs, err error) {
+	r = refs{cas: map[int64]string{}, issuers: map[int64][]byte{}}
+	err = t.each(ctx, `SELECT ref, id FROM cas`, nil, func(scan scan) error {
+		var ref int64
+		var id string
+		err := scan(&ref, &id)
+		r.cas[ref] = id
+		return err
+	})
+	if err != nil {
+		return r, err
+	}
+	err = t.each(ctx, `SELECT ref, key FROM issuers`, nil, func(scan scan) error {
+		var ref int64
+		var key []byte
+		err := scan(&ref, &key)
+		r.issuers[ref] = key
+		return err
+	})
+	return r, err
+}
+
 // scanState reads a row of stateForJournal.
-func scanState(row scan) (*journal.State, error) {
-	var blockedOn int64
+func (r refs) scanState(row scan) (*journal.State, error) {
+	var caRef, issuer, blockedOn int64
 	s := &journal.State{}
-	c, err := scanCertificate(func(dest ...any) error { return row(append(dest, &blockedOn, &s.Blocked)...) })
+	c, err := scanCertificate(func(dest ...any) error {
+		caID, key := dest[2], dest[4]
+		dest[2], dest[4] = &caRef, &issuer
+		if err := row(append(dest, &blockedOn, &s.Blocked)...); err != nil {
+			return err
+		}
+		*caID.(*string), *key.(*[]byte) = r.cas[caRef], r.issuers[issuer] //nolint:forcetypeassert // scanCertificate's
+		return nil
+	})
 	s.Certificate = c
 	if s.Blocked {
 		s.BlockedOn = fromMicros(blockedOn)

@@ -91,6 +91,9 @@ func Verify(ctx context.Context, cfg Config, lists string) (report Report, err e
 		return Report{}, explain(path, err)
 	}
 	defer func() { err = errors.Join(err, v.conn.Close()) }()
+	if _, err := v.conn.ExecContext(ctx, `PRAGMA cache_size = -65536`); err != nil { // 64 MiB: a million rows are looked up
+		return Report{}, explain(path, err)
+	}
 	err = v.all(ctx, lists)
 	return v.report, err
 }

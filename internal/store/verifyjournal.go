@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -18,7 +19,7 @@ import (
 // whether the last record of a certificate so far is what its row says.
 type comparison struct {
 	v       *verifier
-	row     *sql.Stmt
+	rows    *sql.Stmt
 	now     time.Time
 	touched bitmap
 	same    bitmap
@@ -52,13 +53,13 @@ func (v *verifier) verifyJournal(ctx context.Context) (err error) {
 		v.report.found("journal", "%v", err)
 		return nil
 	}
-	row, err := v.conn.PrepareContext(ctx, `SELECT seq, status, reason, revoked_at, crl_number, invalidity, serial, shard, key_hash
-		FROM certificates WHERE id = ?`)
+	rows, err := v.conn.PrepareContext(ctx, `SELECT id, seq, status, reason, revoked_at, crl_number, invalidity, serial, shard, key_hash
+		FROM certificates WHERE id IN (SELECT value FROM json_each(?))`)
 	if err != nil {
 		return explain(v.path, err)
 	}
-	defer func() { err = errors.Join(err, row.Close()) }()
-	c := &comparison{v: v, row: row, now: time.Now(), last: map[int64]uint64{}, numbers: map[shardOf]int64{}, cas: map[string]ca.CARecord{}}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	c := &comparison{v: v, rows: rows, now: time.Now(), last: map[int64]uint64{}, numbers: map[shardOf]int64{}, cas: map[string]ca.CARecord{}}
 	if err := c.read(ctx, f, p.Head); err != nil {
 		return err
 	}
@@ -93,8 +94,9 @@ func (c *comparison) read(ctx context.Context, f *journal.File, until journal.He
 			r.Pending += len(b.Records)
 			continue
 		}
-		for i, record := range b.Records {
-			if err := c.compare(ctx, b.First+uint64(i), record); err != nil {
+		for at := 0; at < len(b.Records); at += lookUpBatch {
+			part := b.Records[at:min(at+lookUpBatch, len(b.Records))]
+			if err := c.compareAll(ctx, b.First+uint64(at), part); err != nil {
 				return err
 			}
 		}
@@ -106,7 +108,63 @@ func (c *comparison) read(ctx context.Context, f *journal.File, until journal.He
 	return nil
 }
 
-func (c *comparison) compare(ctx context.Context, number uint64, r journal.Record) error {
+// lookUpBatch is how many rows are looked up by one query; one query a row would take most of the time.
+const lookUpBatch = 4096
+
+// ledgerRow is what a comparison needs of a row.
+type ledgerRow struct {
+	seq, reason, revoked, crl, invalidity int64
+	status, shard                         int
+	serial                                pkix.Serial
+	key                                   pkix.KeyID
+}
+
+// lookUp reads the rows of the certificates in records, by id.
+func (c *comparison) lookUp(ctx context.Context, records []journal.Record) (map[string]ledgerRow, error) {
+	var ids []string
+	for _, r := range records {
+		if r.State != nil {
+			ids = append(ids, r.State.Certificate.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	found, err := c.rows.QueryContext(ctx, string(list))
+	if err != nil {
+		return nil, explain(c.v.path, err)
+	}
+	rows := make(map[string]ledgerRow, len(ids))
+	err = eachRow(found, func(scan scan) error {
+		var id string
+		var row ledgerRow
+		var serial, key sql.RawBytes
+		err := scan(&id, &row.seq, &row.status, &row.reason, &row.revoked, &row.crl, &row.invalidity, &serial, &row.shard, &key)
+		row.serial = pkix.SerialFromBytes(serial)
+		copy(row.key[:], key)
+		rows[id] = row
+		return err
+	})
+	return rows, explain(c.v.path, err)
+}
+
+// compareAll compares records, the first of which has the number first.
+func (c *comparison) compareAll(ctx context.Context, first uint64, records []journal.Record) error {
+	rows, err := c.lookUp(ctx, records)
+	if err != nil {
+		return err
+	}
+	for i, r := range records {
+		c.compare(first+uint64(i), r, rows)
+	}
+	return nil
+}
+
+func (c *comparison) compare(number uint64, r journal.Record, rows map[string]ledgerRow) {
 	switch {
 	case r.CA != nil:
 		c.cas[r.CA.ID] = *r.CA
@@ -114,11 +172,10 @@ func (c *comparison) compare(ctx context.Context, number uint64, r journal.Recor
 		c.reach(r.Number.CAID, r.Number.Shard, r.Number.Number)
 	case r.State != nil:
 		c.reach(r.State.Certificate.CAID, r.State.Certificate.Shard, r.State.Certificate.CRLNumber)
-		return c.compareState(ctx, number, &r.State.Certificate)
+		c.compareState(number, &r.State.Certificate, rows)
 	case number != 1:
 		c.v.report.found("journal", "%s: record %d begins an epoch in the middle", c.v.report.Journal, number)
 	}
-	return nil
 }
 
 // reach notes a CRL number.
@@ -127,38 +184,30 @@ func (c *comparison) reach(caID string, shard int, number int64) {
 	c.numbers[of] = max(c.numbers[of], number)
 }
 
-func (c *comparison) compareState(ctx context.Context, number uint64, s *ca.Certificate) error {
-	var seq, reason, revoked, crl, invalidity int64
-	var status, shard int
-	var serial, key sql.RawBytes
-	rows, err := c.row.QueryContext(ctx, s.ID)
-	if err != nil {
-		return explain(c.v.path, err)
+func (c *comparison) compareState(number uint64, s *ca.Certificate, rows map[string]ledgerRow) {
+	row, ok := rows[s.ID]
+	switch {
+	case !ok && s.NotAfter.Before(c.now):
+		c.v.report.Gone++
+		return
+	case !ok:
+		c.v.report.found("ledger", "certificate %s, serial %s, has no row; record %d of the journal says that it is %s", s.ID, s.Serial, number, s.Status)
+		return
 	}
-	defer rows.Close()
-	if !rows.Next() {
-		if s.NotAfter.Before(c.now) {
-			c.v.report.Gone++
-		} else {
-			c.v.report.found("ledger", "certificate %s, serial %s, has no row; record %d of the journal says that it is %s", s.ID, s.Serial, number, s.Status)
-		}
-		return explain(c.v.path, rows.Err())
+	c.touched.set(row.seq)
+	told := ledgerRow{
+		seq: row.seq, status: revokedFlag(s), reason: int64(s.Reason), revoked: micros(s.RevokedAt), crl: s.CRLNumber,
+		invalidity: micros(s.InvalidityDate), serial: s.Serial, shard: s.Shard, key: s.KeyHash,
 	}
-	if err := rows.Scan(&seq, &status, &reason, &revoked, &crl, &invalidity, &serial, &shard, &key); err != nil {
-		return explain(c.v.path, err)
+	if row == told {
+		c.same.set(row.seq)
+		delete(c.last, row.seq)
+		return
 	}
-	c.touched.set(seq)
-	if status == revokedFlag(s) && reason == int64(s.Reason) && revoked == micros(s.RevokedAt) && crl == s.CRLNumber &&
-		invalidity == micros(s.InvalidityDate) && shard == s.Shard && pkix.SerialFromBytes(serial) == s.Serial && bytes.Equal(key, s.KeyHash[:]) {
-		c.same.set(seq)
-		delete(c.last, seq)
-		return nil
+	c.same.drop(row.seq)
+	if _, ok := c.last[row.seq]; ok || len(c.last) < 1<<16 {
+		c.last[row.seq] = number
 	}
-	c.same.drop(seq)
-	if _, ok := c.last[seq]; ok || len(c.last) < 1<<16 {
-		c.last[seq] = number
-	}
-	return nil
 }
 
 // checkRows names the rows that are not what the journal said last.

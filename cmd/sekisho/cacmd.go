@@ -20,11 +20,11 @@ import (
 func newCA(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ca",
-		Short: "Make the CA of a checkpoint, show it, fetch its CRL",
+		Short: "Make, show, rotate and import the CAs of a checkpoint, fetch their CRLs",
 		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newCAInit(e), newCAShow(e), newCACRL(e))
+	c.AddCommand(newCAInit(e), newCAShow(e), newCACRL(e), newCAImport(e), newCAImportCRL(e), newCASigner(e), newCARotate(e))
 	return c
 }
 
@@ -82,18 +82,33 @@ func caInit(ctx context.Context, e env, dir, passphrase string, pki PKIConfig) (
 	if err := h.openCA(ctx, pki, nil); err != nil {
 		return err
 	}
-	path := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(path, pkix.EncodeCertificate(h.authority.Root().Raw), 0o644); err != nil { //nolint:gosec // a CA certificate is public
+	if err := h.writeRoots(); err != nil {
 		return err
 	}
+	path := filepath.Join(dir, "ca.pem")
 	_, err = fmt.Fprintf(e.stdout, "root     %s\nissuing  %s\nwritten  %s\n", pkix.DNString(h.authority.Root().RawSubject), pkix.DNString(h.authority.Issuing().RawSubject), path)
 	return err
 }
 
 // caView is one CA as the API shows it.
 type caView struct {
-	ID          string `json:"id"`
-	Name        string `json:"name"`
+	ID         string `json:"id"`
+	Name       string `json:"name"`
+	Role       string `json:"role"`
+	State      string `json:"state"`
+	Imported   bool   `json:"imported"`
+	Trusted    bool   `json:"trusted"`
+	DaysLeft   int    `json:"days_left"`
+	Shards     int    `json:"shards"`
+	Active     int    `json:"active_certificates"`
+	Revoked    int    `json:"revoked_certificates"`
+	SignerEnds string `json:"ocsp_signer_expires_on"`
+	Extra      []struct {
+		Subject     string `json:"subject"`
+		Issuer      string `json:"issuer"`
+		Certificate string `json:"certificate"`
+		URL         string `json:"url"`
+	} `json:"extra"`
 	Subject     string `json:"subject"`
 	Serial      string `json:"serial_number"`
 	KeyType     string `json:"key_type"`
@@ -120,6 +135,8 @@ func newCAShow(e env) *cobra.Command {
 	var asJSON, asPEM bool
 	c := &cobra.Command{
 		Use: "show", Short: "Show the CAs of a checkpoint",
+		Long: `show lists every CA: roots, the one in force ("active"), those that were rotated ("retired": they publish what is revoked
+and issue no more), imported ones ("issuing" when cert issue --ca names them; "answering" when their key is elsewhere).`,
 		Example: "  sekisho ca show\n  sekisho ca show --pem > chain.pem",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -138,9 +155,9 @@ func newCAShow(e env) *cobra.Command {
 				for _, c := range cas {
 					var err error
 					if asPEM {
-						_, err = fmt.Fprint(e.stdout, c.Certificate)
+						_, err = fmt.Fprint(e.stdout, c.pem())
 					} else {
-						_, err = fmt.Fprintf(e.stdout, "%s\n  subject  %s\n  serial   %s\n  key      %s\n  until    %s\n  sha256   %s\n  crl      %s\n", c.Name, c.Subject, c.Serial, c.KeyType, c.ExpiresOn, c.Fingerprint, c.CRL)
+						_, err = fmt.Fprint(e.stdout, c.text())
 					}
 					if err != nil {
 						return err
@@ -152,7 +169,7 @@ func newCAShow(e env) *cobra.Command {
 	}
 	t.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
-	c.Flags().BoolVar(&asPEM, "pem", false, "print only the certificates in PEM, root first")
+	c.Flags().BoolVar(&asPEM, "pem", false, "print only the certificates in PEM, roots first, each with its cross certificates and chain")
 	return c
 }
 

@@ -48,14 +48,14 @@ func (c *clientCertificate) UnmarshalJSON(data []byte) error {
 func newCert(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cert",
-		Short: "Issue, list, show, verify, revoke, hold and reactivate certificates",
+		Short: "Issue, import, list, show, verify, revoke, hold and reactivate certificates",
 		Long: `cert works on the certificates of a checkpoint: on the running server by its API, or on the store in --data
 when no server runs. A certificate is named by its id, its serial number (hex in any spelling), its SHA-256
 fingerprint, a file that holds it, or its common name when only one has it.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newCertIssue(e), newCertList(e), newCertShow(e), newCertVerify(e),
+	c.AddCommand(newCertIssue(e), newCertImport(e), newCertList(e), newCertShow(e), newCertVerify(e),
 		newCertStep(e, certStep{
 			use: "revoke", short: "Revoke a certificate for good: refused from now on, open connections are cut", done: "revoked",
 			long: `revoke is final. The certificate is refused by every new and resumed handshake and every further request, its open

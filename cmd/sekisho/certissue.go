@@ -19,9 +19,9 @@ import (
 
 // issueFlags are the flags of `sekisho cert issue`.
 type issueFlags struct {
-	csr, subject, profile, keyType, out string
-	dns, ips                            []string
-	days                                int
+	csr, subject, profile, keyType, out, ca string
+	dns, ips                                []string
+	days                                    int
 }
 
 func newCertIssue(e env) *cobra.Command {
@@ -52,6 +52,7 @@ Subjects are written as RFC 4514 has it (CN=Super Client,O=Kame,C=JP) or as open
 	fl := c.Flags()
 	fl.StringVar(&f.csr, "csr", "", "PEM `FILE` of a certificate signing request, - for standard input")
 	fl.StringVar(&f.subject, "subject", "", "subject `DN` of a certificate whose key is made here")
+	fl.StringVar(&f.ca, "ca", "", "`NAME` of the CA that issues, as sekisho ca show has it (default: the one in force)")
 	fl.StringVar(&f.profile, "profile", "client", "`PROFILE`: client or server")
 	fl.StringVar(&f.keyType, "key-type", "ecdsa-p256", "`TYPE` of a key made here: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072, rsa-4096, ed25519, ml-dsa-65")
 	fl.StringVar(&f.out, "out", "", "`BASE` of the files written")
@@ -114,7 +115,7 @@ type order struct {
 // issueFor has a request signed and prints the certificate, or writes it to BASE.pem.
 func issueFor(ctx context.Context, e env, a *api, f order) error {
 	var cert clientCertificate
-	body := map[string]any{"csr": f.request, "validity_days": f.days, "profile": f.profile}
+	body := map[string]any{"csr": f.request, "validity_days": f.days, "profile": f.profile, "ca": f.ca}
 	if err := a.call(ctx, "POST", "/zones/"+f.zone+"/client_certificates", body, &cert); err != nil {
 		return err
 	}

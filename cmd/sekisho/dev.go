@@ -45,11 +45,10 @@ func (s *server) buildDev(ctx context.Context) error {
 	if zones := s.sites.Load().Hosts(); len(zones) > 0 {
 		s.ready.ZoneID = zones[0].Zone.ID
 	}
-	bundle := filepath.Join(s.cfg.Data, "ca.pem")
-	if err := os.WriteFile(bundle, pkix.EncodeCertificate(s.house.authority.Root().Raw), 0o644); err != nil { //nolint:gosec // a CA certificate is public
-		return fmt.Errorf("write the CA certificate: %w", err)
+	if err := s.house.writeRoots(); err != nil {
+		return err
 	}
-	s.ready.CA = bundle
+	s.ready.CA = filepath.Join(s.cfg.Data, "ca.pem")
 	if !s.flags.dev {
 		return nil
 	}
@@ -90,10 +89,14 @@ func (s *server) devClientKept(ctx context.Context, certFile, keyFile string) (i
 		return "", false
 	}
 	cert, err := pkix.ParseCertificate(data)
-	if err != nil || cert.CheckSignatureFrom(s.house.authority.Issuing()) != nil {
+	if err != nil {
 		return "", false
 	}
-	row, err := s.house.store.CertificateByID(ctx, pkix.CertIDOf(cert, s.house.authority.Issuing()))
+	issuer := s.house.authority.IssuerOf(cert) // maybe one that was rotated since
+	if issuer == nil {
+		return "", false
+	}
+	row, err := s.house.store.CertificateByID(ctx, pkix.CertIDOf(cert, issuer))
 	if err != nil || row.Status != ca.Active || time.Until(row.NotAfter) < 24*time.Hour {
 		return "", false
 	}

@@ -116,12 +116,22 @@ func (h *house) openCaller(ctx context.Context) error {
 	return nil
 }
 
+// writeRoots writes DATA/ca.pem: what clients of our servers trust.
+func (h *house) writeRoots() error {
+	// Public, so readable by all; whole or not at all, for clients may read it at any time.
+	if err := writeWhole(filepath.Join(h.dir, "ca.pem"), pkix.EncodeCertificates(h.authority.Roots()), 0o644); err != nil {
+		return fmt.Errorf("write the CA certificates: %w", err)
+	}
+	return nil
+}
+
 // adminConfig is what the API needs of a house; the server adds what it has beyond that.
 func (h *house) adminConfig() admin.Config {
 	return admin.Config{
 		Authority: h.authority, Records: h.store, Authenticator: principal.NewAuthenticator(h.store), Tokens: h.store,
 		Audit: h.store.AppendAudit, AuditRecords: h.store.AuditRecords,
 		AccountID: h.accountID, Version: version, Logger: h.logger, Explain: explain,
+		CAsChanged: func(context.Context) error { return h.writeRoots() },
 	}
 }
 

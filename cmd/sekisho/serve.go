@@ -269,13 +269,16 @@ func listen(ctx context.Context, what, address string) (net.Listener, error) {
 }
 
 // writePrivate writes a file that only its owner may read, whole or not at all.
-func writePrivate(path string, data []byte) error {
+func writePrivate(path string, data []byte) error { return writeWhole(path, data, 0o600) }
+
+// writeWhole writes a file whole or not at all.
+func writeWhole(path string, data []byte, mode os.FileMode) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {
 		return err
 	}
 	_, err = tmp.Write(data)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"iter"
@@ -251,12 +250,20 @@ func (s *server) reload(ctx context.Context) error {
 	return nil
 }
 
-// managedCA is the house's own CA as hosts trust it: paths end at the issuing CA, so the root needs not be sent, and
-// our ledger knows what is revoked before any list or responder does.
+// managedCA is the house's own CAs as hosts trust them: paths end at an issuing CA, so the root needs not be sent, and
+// our ledger knows what is revoked before any list or responder does. CAs that issue no more are among them, until they end.
 func managedCA(a *ca.Authority) trust.CA {
 	return trust.CA{
-		Name: "managed", Anchors: []*x509.Certificate{a.Issuing()}, Policy: trust.Policy{Sources: []trust.Source{trust.Ledger}},
+		Name: "managed", Anchors: a.ClientAnchors(), Policy: trust.Policy{Sources: []trust.Source{trust.Ledger}},
 	}
+}
+
+// casChanged puts the house's CAs into force at the hosts after one was rotated or imported. A reload meanwhile would
+// bring the CAs of before back, so the two wait for each other.
+func (s *server) casChanged(ctx context.Context) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	return errors.Join(s.sites.SetManaged(ctx, managedCA(s.house.authority)), s.house.writeRoots())
 }
 
 // buildEdge opens the edge's listeners. Everything a handshake needs is in memory by now.
@@ -307,6 +314,7 @@ func (s *server) buildAdmin(ctx context.Context) error {
 		return nil
 	}
 	c := s.house.adminConfig()
+	c.CAsChanged = s.casChanged
 	c.SiteChanged, c.Reload, c.Hostnames = s.sites.Refresh, s.reload, s.cfg.Admin.Names
 	c.Hosts = func() []*site.Host { return s.sites.Load().Hosts() }
 	c.Base = s.sites.Base

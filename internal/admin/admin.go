@@ -44,6 +44,9 @@ type Config struct {
 	AuditRecords func(ctx context.Context, from int64, limit int) ([]auditlog.Record, error)
 	// SiteChanged puts changed associations and settings into force before it returns; nil: nothing to do.
 	SiteChanged func(ctx context.Context) error
+	// CAsChanged puts the CAs of the house into force at the hosts, after one was rotated or imported, before it returns;
+	// nil: nothing to do.
+	CAsChanged func(ctx context.Context) error
 	// Hosts returns the hosts in force, to tell which names the configuration file ties; nil: none.
 	Hosts func() []*site.Host
 	// Base returns the configuration in force, for the CAs that the file names; nil: none.
@@ -135,6 +138,9 @@ func newServer(c Config) (*server, error) {
 	}
 	if c.SiteChanged == nil {
 		c.SiteChanged = func(context.Context) error { return nil }
+	}
+	if c.CAsChanged == nil {
+		c.CAsChanged = func(context.Context) error { return nil }
 	}
 	return &server{Config: c, failures: newFailures(c.Now)}, nil
 }

@@ -150,7 +150,11 @@ func (s *server) namesToTie(z site.Zone, req associationsRequest) ([]string, err
 // putIntoForce makes the edge work by what was stored. The change is durable whatever happens here, so an error says
 // both things: it is stored, and it is not in force.
 func (s *server) putIntoForce(ctx context.Context) error {
-	err := s.SiteChanged(ctx)
+	return notInForce(s.SiteChanged(ctx))
+}
+
+// notInForce answers a change that is stored and that the hosts do not work by.
+func notInForce(err error) error {
 	if err == nil {
 		return nil
 	}

@@ -19,8 +19,8 @@ const newlineHint = ` (hint: a PEM inside JSON needs its line ends as \n: jq -n 
 
 // bodyError answers a body that could not be read.
 func bodyError(err error) error {
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refuse(http.StatusRequestEntityTooLarge, codeMalformed, "the body is larger than 1 MiB")
+	if over, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return refuse(http.StatusRequestEntityTooLarge, codeMalformed, fmt.Sprintf("the body is larger than %d MiB", over.Limit>>20))
 	}
 	return &refusal{
 		status:   http.StatusBadRequest,

@@ -19,6 +19,7 @@ type issueRequest struct {
 	CSR          string `json:"csr"`           // PEM, line ends \n or \r\n
 	ValidityDays *int   `json:"validity_days"` // at least 1
 
+	CA      string   `json:"ca"`      // name or id of the CA; default: the one in force
 	Profile string   `json:"profile"` // client (default) or server
 	Subject string   `json:"subject"` // RFC 4514 or /C=… form; default: the request's
 	Hosts   []string `json:"hosts"`   // names to certify beside those of the request: DNS, addresses, e-mail, URIs
@@ -43,7 +44,7 @@ func (s *server) issueCertificate(ctx context.Context, c *call, req issueRequest
 		}
 	}
 	issue := ca.IssueRequest{
-		ZoneID: z.ID, Profile: req.Profile, Actor: c.caller.Name, CSR: []byte(req.CSR), Subject: req.Subject, ValidDays: days,
+		ZoneID: z.ID, CA: req.CA, Profile: req.Profile, Actor: c.caller.Name, CSR: []byte(req.CSR), Subject: req.Subject, ValidDays: days,
 	}
 	if issue.Profile == "" {
 		issue.Profile = ca.ProfileClient

@@ -28,7 +28,7 @@ func (s *server) showCRL(ctx context.Context, c *call, _ none) (crlObject, error
 	if err != nil {
 		return crlObject{}, err
 	}
-	name := c.path("name")
+	name := s.Authority.ResolveCA(c.path("name"))
 	for _, r := range records {
 		if r.Name != name && r.ID != name {
 			continue
@@ -46,7 +46,7 @@ func (s *server) showCRL(ctx context.Context, c *call, _ none) (crlObject, error
 		}
 		return o, nil
 	}
-	return crlObject{}, refuse(http.StatusNotFound, codeNotFound, "no CA has the name "+clip(name, 60)+": there are root and issuing")
+	return crlObject{}, refuse(http.StatusNotFound, codeNotFound, "no CA has the name "+clip(name, 60)+": GET /sekisho/ca lists them")
 }
 
 // findCRL reads shard and delta of the query. Who asks for the list of all shards has just revoked something, as likely as
@@ -55,6 +55,9 @@ func (s *server) findCRL(ctx context.Context, r ca.CARecord, q url.Values) (ca.C
 	delta, err := strconv.ParseBool(q.Get("delta"))
 	if err != nil && q.Get("delta") != "" {
 		return ca.CRL{}, invalidQuery("delta", "it is true or false")
+	}
+	if r.KeyName == "" {
+		return ca.CRL{}, refuse(http.StatusNotFound, codeNotFound, "the key of the CA "+r.Name+" is elsewhere, and so are its CRLs")
 	}
 	if !q.Has("shard") && !delta {
 		return s.Authority.FullCRLNow(ctx, r.ID)

@@ -40,6 +40,9 @@ type none struct{}
 // optional marks a request whose body may be absent.
 type optional interface{ bodyIsOptional() }
 
+// large marks a request whose body may be larger than maxBody.
+type large interface{ bodyLimit() int64 }
+
 // handle is the one adapter between HTTP and the handlers: authenticate, authorize, check the ids of the path, decode,
 // call, answer in the envelope. Handlers return errors and never write them. action names the call in the audit log,
 // where refused calls that would change something are recorded with the object they name.
@@ -130,7 +133,11 @@ func decode(w http.ResponseWriter, r *http.Request, req any) error {
 	if _, ok := req.(*none); ok {
 		return nil
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	limit := int64(maxBody)
+	if l, ok := req.(large); ok {
+		limit = l.bodyLimit()
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return bodyError(err)
 	}

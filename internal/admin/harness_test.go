@@ -269,6 +269,11 @@ func (m memoryKeys) Create(name string, kind pkix.KeyType) (crypto.Signer, error
 	return key, err
 }
 
+func (m memoryKeys) Add(name string, key crypto.Signer) (crypto.Signer, error) {
+	m[name] = key
+	return key, nil
+}
+
 func (m memoryKeys) Signer(name string) (crypto.Signer, error) {
 	if key, ok := m[name]; ok {
 		return key, nil

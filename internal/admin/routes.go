@@ -60,6 +60,11 @@ func (s *server) routes() []route {
 
 		{"GET", "/sekisho/ca", handle(s, "ca.show", s.showCA)},
 		{"GET", "/sekisho/ca/{name}/crl", handle(s, "ca.crl", s.showCRL)},
+		{"POST", "/sekisho/ca/{name}/crl", handle(s, "ca.import_crl", s.importCRL)},
+		{"PUT", "/sekisho/ca/{name}/ocsp-signer", handle(s, "ca.ocsp_signer", s.putSigner)},
+		{"POST", "/sekisho/ca/import", handle(s, "ca.import", s.importCA)},
+		{"POST", "/sekisho/ca/rotate", handle(s, "ca.rotate", s.rotateCA)},
+		{"POST", "/sekisho/certificates/import", handle(s, "certificate.import", s.importCertificates)},
 		{"POST", "/sekisho/explain", handle(s, "explain.certificate", s.explainCertificate)},
 		{"GET", "/sekisho/explain/{request}", handle(s, "explain.refusal", s.explainRefusal)},
 		{"GET", "/sekisho/version", handle(s, "version.show", s.showVersion)},

@@ -3,65 +3,16 @@ package admin
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"encoding/hex"
-	"fmt"
 	"math"
 	"net/http"
 	"strconv"
 	"time"
 
 	"sekisho/internal/auditlog"
-	"sekisho/internal/ca"
-	"sekisho/internal/pkix"
 )
 
 // The calls under /client/v4/sekisho are ours: what the command line needs of a running server.
-
-// caObject is one of our CAs: what everybody may see, never its key.
-type caObject struct {
-	ID                string `json:"id"`
-	Name              string `json:"name"` // root or issuing
-	Parent            string `json:"parent,omitempty"`
-	Subject           string `json:"subject"` // RFC 4514
-	KeyType           string `json:"key_type"`
-	Certificate       string `json:"certificate"` // PEM
-	SerialNumber      string `json:"serial_number"`
-	FingerprintSHA256 string `json:"fingerprint_sha256"`
-	SKI               string `json:"ski"`
-	IssuedOn          string `json:"issued_on"`
-	ExpiresOn         string `json:"expires_on"`
-	CRL               string `json:"crl"`        // URL of the list of all shards
-	CRLShards         int    `json:"crl_shards"` // how many lists its certificates name, one each
-	OCSP              string `json:"ocsp"`       // URL
-	Issuer            string `json:"ca"`         // URL of the certificate
-}
-
-// showCA answers all CAs, parents first.
-func (s *server) showCA(ctx context.Context, _ *call, _ none) ([]caObject, error) {
-	records, err := s.Authority.CAs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	objects := make([]caObject, len(records))
-	for i, r := range records {
-		cert, err := x509.ParseCertificate(r.DER)
-		if err != nil {
-			return nil, fmt.Errorf("certificate of the CA %s: %w", r.Name, err)
-		}
-		objects[i] = caObject{
-			ID: r.ID, Name: r.Name, Parent: r.Parent,
-			Subject: pkix.DNString(cert.RawSubject), KeyType: pkix.KeyTypeOf(cert.PublicKey),
-			Certificate:       string(pkix.EncodeCertificate(r.DER)),
-			SerialNumber:      pkix.SerialOf(cert.SerialNumber).String(),
-			FingerprintSHA256: pkix.FingerprintOf(r.DER).String(),
-			SKI:               hex.EncodeToString(cert.SubjectKeyId),
-			IssuedOn:          *stamp(cert.NotBefore), ExpiresOn: *stamp(cert.NotAfter),
-			CRL: s.Authority.CRLURL(r.ID, ca.AllShards), CRLShards: r.Shards, OCSP: s.Authority.OCSPURL(), Issuer: s.Authority.CAURL(r.ID),
-		}
-	}
-	return objects, nil
-}
 
 // versionObject says what runs here.
 type versionObject struct {

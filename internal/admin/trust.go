@@ -79,8 +79,8 @@ func (s *server) trustView(ctx context.Context) (trustView, error) {
 	if v.records, err = s.Records.TrustedCAs(ctx); err != nil {
 		return v, err
 	}
-	if issuing := s.Authority.Issuing(); len(v.base.Managed.Anchors) == 0 && issuing != nil {
-		v.base.Managed = trust.CA{Name: managedID, Anchors: []*x509.Certificate{issuing}}
+	if len(v.base.Managed.Anchors) == 0 {
+		v.base.Managed = trust.CA{Name: managedID, Anchors: s.Authority.ClientAnchors()}
 	}
 	for _, h := range s.Hosts() {
 		for _, ca := range h.Trust.CAs() {

@@ -3,12 +3,10 @@ package ca
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,11 +17,14 @@ import (
 	"sekisho/internal/pkix"
 )
 
-// Names of the CA records.
+// Names of the CA records that Init makes.
 const (
 	rootName    = "root"
 	issuingName = "issuing"
 )
+
+// ActiveName is the name that always means the CA that issues; no CA has it for its own.
+const ActiveName = "active"
 
 // Keys makes and finds the private keys of the CAs. A key that Create returned is durable.
 type Keys interface {
@@ -31,6 +32,8 @@ type Keys interface {
 	Create(name string, t pkix.KeyType) (crypto.Signer, error)
 	// Signer finds a key by its name.
 	Signer(name string) (crypto.Signer, error)
+	// Add stores a key that was made elsewhere, under a name that is not taken.
+	Add(name string, key crypto.Signer) (crypto.Signer, error)
 }
 
 // Config is what an Authority needs. Zero fields have the default said beside them.
@@ -101,34 +104,19 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Authority is our own CA: a root, an issuing CA below it, and everything they signed. It is safe for concurrent use.
+// Authority is our own CAs: a root, an issuing CA below it, those that were before them or came from elsewhere, and
+// everything they signed. It is safe for concurrent use.
 type Authority struct {
 	cfg    Config
 	linter *lint.Linter
 
-	initMu sync.Mutex // one Init at a time
+	initMu sync.Mutex // one Init, rotation or import at a time
 	cas    atomic.Pointer[hierarchy]
 
 	states    [64]sync.Mutex // held over a certificate's transition and its OnChange, by the certificate's id
 	publisher publisher
 	ocsp      ocspResponder
 	counters  counters
-}
-
-// hierarchy is the CAs there are; it is replaced, never changed.
-type hierarchy struct {
-	root    *authorityCA // nil: none yet
-	issuing *authorityCA
-}
-
-// authorityCA is a CA with its key.
-type authorityCA struct {
-	record    CARecord
-	cert      *x509.Certificate
-	signer    crypto.Signer
-	key       pkix.KeyID
-	algorithm []byte // AlgorithmIdentifier of what it signs
-	hashes    issuerHashes
 }
 
 // Open loads the CAs that the ledger has; that there are none yet is fine, see [Authority.Ready]. A CA whose key cannot
@@ -151,91 +139,8 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	return a, nil
 }
 
-// load reads the CAs from the ledger.
-func (a *Authority) load(ctx context.Context) error {
-	records, err := a.cfg.Ledger.CAs(ctx)
-	if err != nil {
-		return fmt.Errorf("read the certificate authorities: %w", err)
-	}
-	var h hierarchy
-	for _, r := range records {
-		signer, err := a.cfg.Keys.Signer(r.KeyName)
-		if err != nil {
-			return fmt.Errorf("key %s of the %s CA: %w", r.KeyName, r.Name, err)
-		}
-		loaded, err := newCA(r, signer)
-		if err != nil {
-			return fmt.Errorf("%s CA: %w", r.Name, err)
-		}
-		switch r.Name {
-		case rootName:
-			h.root = loaded
-		case issuingName:
-			h.issuing = loaded
-		}
-	}
-	a.cas.Store(&h)
-	if len(records) == 0 {
-		return nil // no certificate names an address yet
-	}
-	return a.publisher.loadURLs(ctx)
-}
-
-// newCA joins a CA's record and its key.
-func newCA(r CARecord, signer crypto.Signer) (*authorityCA, error) {
-	cert, err := x509.ParseCertificate(r.DER)
-	if err != nil {
-		return nil, err
-	}
-	if pub, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("key %s is not the key of the certificate", r.KeyName)
-	}
-	algorithm, err := algorithmOf(signer)
-	if err != nil {
-		return nil, err
-	}
-	r.Shards = max(r.Shards, 1)
-	return &authorityCA{
-		record: r, cert: cert, signer: signer, key: pkix.KeyIDOf(cert), algorithm: algorithm, hashes: hashIssuer(cert),
-	}, nil
-}
-
-// Ready reports whether certificates can be issued.
-func (a *Authority) Ready() bool { return a.cas.Load().issuing != nil }
-
-// Root is the root's certificate; nil when there is none yet.
-func (a *Authority) Root() *x509.Certificate {
-	if h := a.cas.Load(); h.root != nil {
-		return h.root.cert
-	}
-	return nil
-}
-
-// Issuing is the certificate of the CA that issues; nil when there is none yet.
-func (a *Authority) Issuing() *x509.Certificate {
-	if h := a.cas.Load(); h.issuing != nil {
-		return h.issuing.cert
-	}
-	return nil
-}
-
 // CAs returns the records of all CAs, parents first.
 func (a *Authority) CAs(ctx context.Context) ([]CARecord, error) { return a.cfg.Ledger.CAs(ctx) }
-
-// all lists the loaded CAs, parents first.
-func (h *hierarchy) all() []*authorityCA {
-	return slices.DeleteFunc([]*authorityCA{h.root, h.issuing}, func(c *authorityCA) bool { return c == nil })
-}
-
-// ca finds a CA by its id.
-func (a *Authority) ca(id string) (*authorityCA, error) {
-	for _, c := range a.cas.Load().all() {
-		if c.record.ID == id {
-			return c, nil
-		}
-	}
-	return nil, fmt.Errorf("certificate authority %.40q: %w", id, ErrNotFound)
-}
 
 // CRLURL is where the CRL of a CA's shard is published; that of [AllShards] has the entries of all of them.
 func (a *Authority) CRLURL(caID string, shard int) string { return crlURL(a.cfg.PKIURL, caID, shard) }

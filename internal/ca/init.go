@@ -71,86 +71,117 @@ func (a *Authority) Init(ctx context.Context, actor string, req InitRequest) err
 type caPlan struct {
 	name              string
 	subject, fallback string
+	previous          []byte // Name of the CA that it comes after; then instead of fallback
 	lifetime          time.Duration
-	shards            int
+	shards            int // 0: one
 }
 
-// createCA makes a key, signs the certificate and records it. The name of the key is new each time, so that a key left
-// behind by a crash is never taken for another's.
+// createCA makes a key, signs the certificate and records it.
 func (a *Authority) createCA(ctx context.Context, actor string, keyType pkix.KeyType, plan caPlan) error {
-	text := plan.subject
-	if text == "" {
-		text = plan.fallback
-	}
-	subject, err := pkix.ParseDN(text)
-	if err != nil {
-		return invalid("subject", "%s CA: %v", plan.name, err)
-	}
-	if isEmptyName(subject) { // RFC 5280, Section 4.1.2.4: an issuer has a name
-		return invalid("subject", "%s CA: a CA needs a name", plan.name)
-	}
-	id := newID()
-	record := CARecord{ID: id, Name: plan.name, KeyName: "ca-" + plan.name + "-" + id[:8], CreatedOn: a.now(), Shards: plan.shards}
-	signer, err := a.cfg.Keys.Create(record.KeyName, keyType)
-	if err != nil {
-		return fmt.Errorf("make the key of the %s CA: %w", plan.name, err)
-	}
 	parent := a.cas.Load().root
 	if plan.name == rootName {
 		parent = nil
 	}
-	cert, err := a.signCA(parent, subject, signer, plan)
+	made, err := a.makeCA(parent, keyType, plan)
 	if err != nil {
-		return fmt.Errorf("%s CA: %w", plan.name, err)
+		return err
 	}
-	if parent != nil {
-		record.Parent = parent.record.ID
-	}
-	record.DER = cert.Raw
-	entry := a.entry(actor, "ca.create", id, map[string]string{
-		"name": plan.name, "subject": pkix.DNString(subject), "key_type": string(keyType),
-		"fingerprint": pkix.FingerprintOf(cert.Raw).String(),
+	subject := pkix.DNString(made.cert.RawSubject)
+	entry := a.entry(actor, "ca.create", made.record.ID, map[string]string{
+		"name": plan.name, "subject": subject, "key_type": string(keyType), "fingerprint": pkix.FingerprintOf(made.cert.Raw).String(),
 	})
-	if err := a.cfg.Ledger.AddCA(ctx, record, entry); err != nil {
+	if err := a.cfg.Ledger.AddCA(ctx, made.record, entry); err != nil {
 		return fmt.Errorf("record the %s CA: %w", plan.name, err)
 	}
-	a.cfg.Logger.InfoContext(ctx, "certificate authority created", "name", plan.name, "id", id,
-		"subject", pkix.DNString(subject), "key_type", string(keyType), "not_after", cert.NotAfter)
+	a.cfg.Logger.InfoContext(ctx, "certificate authority created", "name", plan.name, "id", made.record.ID,
+		"subject", subject, "key_type", string(keyType), "not_after", made.cert.NotAfter)
 	return nil
 }
 
-// signCA makes a CA's certificate; parent nil is a root. The issuing CA may sign end-entity certificates only.
-func (a *Authority) signCA(parent *authorityCA, subject []byte, signer crypto.Signer, plan caPlan) (*x509.Certificate, error) {
-	spki, err := x509.MarshalPKIXPublicKey(signer.Public())
+// dn is the subject of a CA to be made, in DER.
+func (p caPlan) dn() ([]byte, error) {
+	text := p.subject
+	if text == "" {
+		if p.previous != nil {
+			return nextName(p.previous)
+		}
+		text = p.fallback
+	}
+	subject, err := pkix.ParseDN(text)
+	if err != nil {
+		return nil, invalid("subject", "%s CA: %v", p.name, err)
+	}
+	if isEmptyName(subject) { // RFC 5280, Section 4.1.2.4: an issuer has a name
+		return nil, invalid("subject", "%s CA: a CA needs a name", p.name)
+	}
+	return subject, nil
+}
+
+// makeCA makes a key and signs a certificate for it; parent nil is a root. The name of the key is new each time, so that a
+// key left behind by a crash is never taken for another's. Nothing is recorded yet.
+func (a *Authority) makeCA(parent *authorityCA, keyType pkix.KeyType, plan caPlan) (*authorityCA, error) {
+	subject, err := plan.dn()
 	if err != nil {
 		return nil, err
 	}
+	id := newID()
+	record := CARecord{
+		ID: id, Name: plan.name, KeyName: "ca-" + plan.name + "-" + id[:8], CreatedOn: a.now(), Shards: max(plan.shards, 1), Role: RoleRoot,
+	}
+	signer, err := a.cfg.Keys.Create(record.KeyName, keyType)
+	if err != nil {
+		return nil, fmt.Errorf("make the key of the %s CA: %w", plan.name, err)
+	}
 	ski, err := pkix.NewSKI(signer.Public())
+	if err != nil {
+		return nil, fmt.Errorf("%s CA: %w", plan.name, err)
+	}
+	t := caTemplate{subject: subject, public: signer.Public(), ski: ski, pathLen: -1, lifetime: plan.lifetime}
+	if parent != nil {
+		record.Parent, record.Role = parent.record.ID, RoleIssuing
+		t.pathLen = 0 // the issuing CA may sign end-entity certificates only
+	}
+	cert, err := a.signCA(parent, t, signer)
+	if err != nil {
+		return nil, fmt.Errorf("%s CA: %w", plan.name, err)
+	}
+	record.DER = cert.Raw
+	return newCA(record, signer)
+}
+
+// caTemplate is a CA's certificate to be signed.
+type caTemplate struct {
+	subject  []byte // Name
+	public   crypto.PublicKey
+	ski      []byte
+	pathLen  int // below 0: none
+	lifetime time.Duration
+}
+
+// signCA signs a CA's certificate with its parent's key; parent nil is a root, which signs itself with self.
+func (a *Authority) signCA(parent *authorityCA, c caTemplate, self crypto.Signer) (*x509.Certificate, error) {
+	spki, err := x509.MarshalPKIXPublicKey(c.public)
 	if err != nil {
 		return nil, err
 	}
 	notBefore := a.notBefore()
 	t := tbsCertificate{
-		serial: newSerial(), subject: subject, issuer: subject, spki: spki,
-		notBefore: notBefore, notAfter: notBefore.Add(plan.lifetime),
+		serial: newSerial(), subject: c.subject, issuer: c.subject, spki: spki,
+		notBefore: notBefore, notAfter: notBefore.Add(c.lifetime),
 	}
-	pathLen, aki := -1, ski
-	issuerKey, issuerCert := signer, (*x509.Certificate)(nil)
+	aki, issuerKey, issuerCert := c.ski, self, (*x509.Certificate)(nil)
 	if parent == nil {
-		if t.algorithm, err = algorithmOf(signer); err != nil {
+		if t.algorithm, err = algorithmOf(self); err != nil {
 			return nil, err
 		}
 	} else {
-		pathLen, aki = 0, pkix.SKI(parent.cert)
-		issuerKey, issuerCert = parent.signer, parent.cert
+		aki, issuerKey, issuerCert = pkix.SKI(parent.cert), parent.signer, parent.cert
 		t.issuer, t.algorithm = parent.cert.RawSubject, parent.algorithm
 		t.notBefore = later(notBefore, parent.cert.NotBefore)
-		if t.notAfter.After(parent.cert.NotAfter) {
-			t.notAfter = parent.cert.NotAfter
-		}
+		t.notAfter = earlier(t.notAfter, parent.cert.NotAfter)
 	}
 	t.extensions = []extension{
-		basicConstraints(true, pathLen), keyUsageExtension(keyCertSign | cRLSign), subjectKeyID(ski), authorityKeyID(aki),
+		basicConstraints(true, c.pathLen), keyUsageExtension(keyCertSign | cRLSign), subjectKeyID(c.ski), authorityKeyID(aki),
 	}
 	if parent != nil {
 		t.extensions = append(t.extensions, a.pointers(parent, 0)...)

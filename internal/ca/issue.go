@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"sekisho/internal/ca/lint"
@@ -17,6 +18,7 @@ import (
 // SubjectDER, else the CSR; the names from the CSR and from the lists, together.
 type IssueRequest struct {
 	ZoneID  string // 32 lower hex; empty for certificates of the house itself
+	CA      string // name or id of the CA; empty: the one in force
 	Profile string // ProfileClient or ProfileServer
 	Actor   string // for the audit log
 
@@ -77,13 +79,16 @@ func (a *Authority) IssueWithKey(ctx context.Context, req IssueRequest, t pkix.K
 }
 
 func (a *Authority) issue(ctx context.Context, req IssueRequest) (Certificate, error) {
-	issuer := a.cas.Load().issuing
-	if issuer == nil {
-		return Certificate{}, ErrNotReady
+	issuer, err := a.issuerFor(req.CA)
+	if err != nil {
+		return Certificate{}, err
 	}
 	p, err := profileFor(req.Profile)
 	if err != nil {
 		return Certificate{}, err
+	}
+	if !allowsUsage(issuer.cert, p.usage) {
+		return Certificate{}, invalid("profile", "the certificate of the CA %s has an extended key usage that leaves %s certificates out", issuer.record.Name, p.name)
 	}
 	who, err := newApplicant(req, p)
 	if err != nil {
@@ -94,6 +99,12 @@ func (a *Authority) issue(ctx context.Context, req IssueRequest) (Certificate, e
 		return Certificate{}, err
 	}
 	return a.signAndRecord(ctx, issuance{issuer: issuer, profile: p, who: who, window: w, zoneID: req.ZoneID, actor: req.Actor})
+}
+
+// allowsUsage reports whether a CA's own extended key usage, where it has one, lets its certificates be for a purpose.
+func allowsUsage(issuer *x509.Certificate, usage x509.ExtKeyUsage) bool {
+	none := len(issuer.ExtKeyUsage)+len(issuer.UnknownExtKeyUsage) == 0
+	return none || slices.Contains(issuer.ExtKeyUsage, usage) || slices.Contains(issuer.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 // window is how long a certificate is valid.

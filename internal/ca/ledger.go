@@ -37,7 +37,7 @@ type Certificate struct {
 	ID         string // UUID
 	ZoneID     string // 32 lower hex; empty for certificates of the house itself (server, OCSP signer)
 	CAID       string // the issuing CA's record
-	Profile    string // client, server, ocsp
+	Profile    string // client, server, ocsp; unknown for one of which only a CRL told
 	IssuerKey  pkix.KeyID
 	Serial     pkix.Serial
 	Shard      int    // CRL shard, fixed at issue time and named in the certificate's CRL distribution point
@@ -67,12 +67,41 @@ func (c Certificate) OnHold() bool { return c.Status == Revoked && c.Reason == p
 // CARecord is one of our CAs in the ledger: its certificate and where its key is.
 type CARecord struct {
 	ID        string // 32 lower hex
-	Name      string // "root", "issuing"
-	Parent    string // id of the issuing CA; empty for a root
-	KeyName   string // name in the keystore
+	Name      string // unique: "root", "issuing", "issuing-2", or as it was imported
+	Parent    string // id of the issuing CA; empty for a root, and for one that was imported
+	KeyName   string // name in the keystore; empty: the key is elsewhere
 	DER       []byte
 	CreatedOn time.Time
 	Shards    int // how many CRL shards its certificates name; at least 1
+
+	Role      Role   // empty: by Parent
+	Retired   bool   // it issues no more, but still publishes what is revoked
+	Imported  bool   // it was made elsewhere
+	Untrusted bool   // hosts do not let its clients in as those of the managed CA
+	Extra     []byte // DER certificates one after another, to send along: cross certificates of a root, the chain of an imported CA
+	Signer    Signer // signs OCSP answers; zero: a delegate of our own making
+	List      List   // the newest CRL of the CA that was imported; zero: none
+}
+
+// Role is what a CA is for.
+type Role string
+
+// The roles.
+const (
+	RoleRoot    Role = "root"    // signs CAs
+	RoleIssuing Role = "issuing" // signs certificates of clients and servers
+)
+
+// Signer is a delegated OCSP signer (RFC 6960, Section 4.2.2.2) that was made elsewhere.
+type Signer struct {
+	DER     []byte
+	KeyName string // name in the keystore
+}
+
+// List says which CRL of another system was imported last.
+type List struct {
+	Number     string // decimal; empty: it had none
+	ThisUpdate time.Time
 }
 
 // MaxTotal is how far matches of a search are counted that must be counted one by one.
@@ -117,6 +146,11 @@ type Transition struct {
 type Ledger interface {
 	// AddCA stores a new CA. It returns ErrConflict when a CA of that name exists.
 	AddCA(ctx context.Context, r CARecord, entry auditlog.Entry) error
+	// ChangeCAs stores all of a change or nothing of it. It returns ErrConflict when a name or id is taken, ErrNotFound
+	// for an update of a CA that is not there, ErrSerialTaken for a certificate that is.
+	ChangeCAs(ctx context.Context, change CAChange, entry auditlog.Entry) error
+	// CACounts returns how many certificates each CA has, by its id.
+	CACounts(ctx context.Context) (map[string]CACount, error)
 	// CAs returns all CAs, parents first.
 	CAs(ctx context.Context) ([]CARecord, error)
 
@@ -131,6 +165,13 @@ type Ledger interface {
 	Certificates(ctx context.Context, f Filter) (rows []Certificate, total int, err error)
 	// KeyBlocked reports whether a public key was blocked.
 	KeyBlocked(ctx context.Context, key pkix.KeyID) (bool, error)
+
+	// ImportCertificates stores certificates that others recorded, all or none; entries are theirs, one each. The answer
+	// says of each what was done, in their order. It returns ErrSerialTaken when a serial has another certificate.
+	ImportCertificates(ctx context.Context, certs []Certificate, entries []auditlog.Entry) ([]Imported, error)
+	// ImportList makes the ledger say what a CRL of another system says, in one transaction, and returns the rows that
+	// changed, as Apply does, those that are new among them. It returns ErrConflict when step.List is not newer than the CA's.
+	ImportList(ctx context.Context, step ListImport, entry auditlog.Entry) (changed []Certificate, err error)
 
 	// Apply performs a transition and returns the row after it, and the other rows that it changed (see
 	// Transition.Block), each with an entry of its own in the audit log: a copy of entry with the row's id as object and

@@ -182,11 +182,9 @@ func etag(body []byte) string {
 // status is what the ledger says of a serial number of one of our CAs.
 func (r *ocspResponder) status(ctx context.Context, issuer *authorityCA, id pkix.OCSPCertID) (pkix.OCSPSingle, error) {
 	single := pkix.OCSPSingle{ID: id, Status: pkix.OCSPUnknown}
-	for _, c := range r.a.cas.Load().all() { // CAs below a CA have no row of their own
-		if c.record.Parent == issuer.record.ID && pkix.SerialOf(c.cert.SerialNumber) == id.Serial {
-			single.Status = pkix.OCSPGood
-			return single, nil
-		}
+	if r.a.cas.Load().below[pkix.CertID{Issuer: issuer.key, Serial: id.Serial}] { // CAs have no row of their own
+		single.Status = pkix.OCSPGood
+		return single, nil
 	}
 	row, err := r.a.cfg.Ledger.CertificateByID(ctx, pkix.CertID{Issuer: issuer.key, Serial: id.Serial})
 	switch {
@@ -254,6 +252,14 @@ func (r *ocspResponder) drop(id pkix.CertID) {
 	defer r.mu.Unlock()
 	r.epoch++
 	r.removeLocked(id)
+}
+
+// forget drops every answer: another signs them now.
+func (r *ocspResponder) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.epoch++
+	r.cache, r.bytes = map[pkix.CertID][]cachedAnswer{}, 0
 }
 
 func (r *ocspResponder) removeLocked(id pkix.CertID) {

@@ -31,12 +31,19 @@ type ocspSigners struct {
 	a  *Authority
 	mu sync.Mutex
 	by map[string]ocspSigner // by CA id
+
+	warned map[string]time.Time // by CA id: when the end of a given signer was last logged
 }
 
-func (s *ocspSigners) init(a *Authority) { s.a, s.by = a, map[string]ocspSigner{} }
+func (s *ocspSigners) init(a *Authority) {
+	s.a, s.by, s.warned = a, map[string]ocspSigner{}, map[string]time.Time{}
+}
 
 // get returns the delegate of a CA. When a new one cannot be made, the old one serves until its end.
 func (s *ocspSigners) get(ctx context.Context, issuer *authorityCA) (ocspSigner, error) {
+	if issuer.ocsp != nil || !issuer.signs() {
+		return s.given(ctx, issuer)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.a.now()

@@ -148,6 +148,10 @@ func (p *publisher) publishDue(ctx context.Context) time.Duration {
 	next := time.Minute
 	renewed := false
 	for _, c := range p.a.cas.Load().all() {
+		p.a.ocsp.signers.warn(ctx, c)
+		if !c.signs() {
+			continue
+		}
 		for n := range c.record.Shards {
 			s := p.shard(shardKey{c.record.ID, n})
 			wait := p.dueIn(s)
@@ -209,6 +213,9 @@ func (p *publisher) currentLists(ctx context.Context, caID string, shardNumber i
 	issuer, err := p.a.ca(caID)
 	if err != nil {
 		return nil, err
+	}
+	if !issuer.signs() {
+		return nil, fmt.Errorf("CRL of the CA %s: %w: %w", issuer.record.Name, errNoKey, ErrNotFound)
 	}
 	if shardNumber < 0 || shardNumber >= issuer.record.Shards {
 		return nil, fmt.Errorf("CRL shard %d of CA %s: %w", shardNumber, caID, ErrNotFound)

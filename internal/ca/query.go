@@ -41,6 +41,7 @@ type Metrics struct {
 	CRLFilesNewer                                  int64 // times a file was left alone because its CRL number is higher than ours
 	CRLNextUpdate                                  time.Time
 	RootNotAfter, IssuingNotAfter                  time.Time
+	OCSPSignersEnding                              int64 // signers made elsewhere that end within 10 days, or have ended
 }
 
 // Metrics reads the counters.
@@ -53,6 +54,11 @@ func (a *Authority) Metrics() Metrics {
 		CRLFiles: c.crlFiles.Load(), CRLFileFailures: c.crlFileFailures.Load(), CRLFilesNewer: c.crlFilesNewer.Load(),
 	}
 	h := a.cas.Load()
+	for _, c := range h.all() {
+		if c.ending(a.now()) {
+			m.OCSPSignersEnding++
+		}
+	}
 	if h.root != nil {
 		m.RootNotAfter = h.root.cert.NotAfter
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"sekisho/internal/pkix"
@@ -56,6 +57,9 @@ func (a *Authority) Revoke(ctx context.Context, req RevokeRequest) (Certificate,
 // Hold revokes a certificate in the one way that can be undone (reason certificateHold).
 func (a *Authority) Hold(ctx context.Context, req ChangeRequest) (Certificate, error) {
 	t := Transition{ID: req.ID, ZoneID: req.ZoneID, To: Revoked, Reason: pkix.CertificateHold, At: a.now()}
+	if row, err := a.refuseForeignHold(ctx, t); err != nil {
+		return row, err
+	}
 	row, n, err := a.change(ctx, t, req.Actor, "certificate.hold")
 	a.counters.held.Add(int64(n))
 	return row, err
@@ -64,9 +68,29 @@ func (a *Authority) Hold(ctx context.Context, req ChangeRequest) (Certificate, e
 // Reactivate ends a hold. A certificate that is active or revoked for good is ErrConflict.
 func (a *Authority) Reactivate(ctx context.Context, req ChangeRequest) (Certificate, error) {
 	t := Transition{ID: req.ID, ZoneID: req.ZoneID, To: Active, At: a.now()}
+	if row, err := a.refuseForeignHold(ctx, t); err != nil {
+		return row, err
+	}
 	row, n, err := a.change(ctx, t, req.Actor, "certificate.reactivate")
 	a.counters.reactivated.Add(int64(n))
 	return row, err
+}
+
+// refuseForeignHold refuses to begin or end a hold on a certificate of a CA whose key is elsewhere: its own CRL says who is
+// on hold, and an import of it ends the holds that it does not have.
+func (a *Authority) refuseForeignHold(ctx context.Context, t Transition) (Certificate, error) {
+	if !slices.ContainsFunc(a.cas.Load().all(), func(c *authorityCA) bool { return !c.signs() }) {
+		return Certificate{}, nil
+	}
+	row, err := a.cfg.Ledger.Certificate(ctx, t.ZoneID, t.ID)
+	if err != nil {
+		return Certificate{}, fmt.Errorf("certificate %.60s: %w", t.ID, err)
+	}
+	if c, err := a.ca(row.CAID); err == nil && !c.signs() {
+		return row, invalid("reason", "the key of the CA %s is elsewhere: whoever has it puts on hold and reactivates, and sekisho ca import-crl %s brings that here; "+
+			"revoking for good is possible here", c.record.Name, c.record.Name)
+	}
+	return Certificate{}, nil
 }
 
 // change performs a transition and tells everybody: ledger, cached OCSP answers, CRL, OnChange, in this order. It returns
@@ -118,7 +142,9 @@ func (a *Authority) lockStates(t Transition) (unlock func()) {
 // tell announces what the ledger says of a certificate.
 func (a *Authority) tell(row Certificate) {
 	a.ocsp.drop(row.CertID())
-	a.publisher.changed(row)
+	if c, err := a.ca(row.CAID); err != nil || c.signs() {
+		a.publisher.changed(row)
+	}
 	if a.cfg.OnChange != nil {
 		a.cfg.OnChange(row)
 	}

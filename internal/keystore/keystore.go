@@ -99,6 +99,19 @@ func (d *Dir) create(name string, t pkix.KeyType) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keystore: key %q: %w", name, err)
 	}
+	return d.write(name, signer)
+}
+
+// Add stores a key that was made elsewhere, as Create does one of its own making: encrypted where the store has a
+// passphrase, and on disk when it returns. It returns ErrExists when there is a key of that name.
+func (d *Dir) Add(name string, key crypto.Signer) (crypto.Signer, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	return d.write(name, key)
+}
+
+func (d *Dir) write(name string, signer crypto.Signer) (*Key, error) {
 	text, err := pkix.EncodePrivateKey(signer)
 	if err != nil {
 		return nil, fmt.Errorf("keystore: key %q: %w", name, err)

@@ -3,6 +3,7 @@ package keystore
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/des" // #nosec G502 -- 3DES is what openssl's -des3 makes: to read such keys, never to write them
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha1" // #nosec G505 -- HMAC-SHA1 is PBKDF2's default (RFC 8018, A.2): to read keys of older openssl
@@ -39,6 +40,12 @@ func oidHMACSHA512() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 2, 
 func oidAES128CBC() asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 2}
 }
+
+func oidAES192CBC() asn1.ObjectIdentifier {
+	return asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 22}
+}
+
+func oidDES3CBC() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 2, 840, 113549, 3, 7} } // RFC 8018, Appendix B.2.2
 
 func oidAES256CBC() asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}
@@ -120,12 +127,12 @@ func decryptPEM(der, passphrase []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(info.Data) == 0 || len(info.Data)%aes.BlockSize != 0 {
+	if len(info.Data) == 0 || len(info.Data)%mode.BlockSize() != 0 {
 		return nil, errors.New("the encrypted key is cut off or damaged")
 	}
 	plain := make([]byte, len(info.Data))
 	cipher.NewCBCDecrypter(mode, p.Cipher.IV).CryptBlocks(plain, info.Data)
-	plain, ok := unpad(plain)
+	plain, ok := unpad(plain, mode.BlockSize())
 	if ok {
 		// CBC has no check of its own; that a PKCS#8 key comes out is the check.
 		_, err := x509.ParsePKCS8PrivateKey(plain)
@@ -139,12 +146,16 @@ func decryptPEM(der, passphrase []byte) ([]byte, error) {
 
 // block derives the key and returns the cipher, after checking everything that the file says.
 func (p *pbes2Params) block(passphrase []byte) (cipher.Block, error) {
-	size := 0
+	size, ivSize, newCipher := 0, aes.BlockSize, aes.NewCipher
 	switch {
 	case p.Cipher.OID.Equal(oidAES256CBC()):
 		size = 32
+	case p.Cipher.OID.Equal(oidAES192CBC()):
+		size = 24
 	case p.Cipher.OID.Equal(oidAES128CBC()):
 		size = 16
+	case p.Cipher.OID.Equal(oidDES3CBC()):
+		size, ivSize, newCipher = 24, des.BlockSize, des.NewTripleDESCipher
 	}
 	var prf func() hash.Hash
 	k := &p.KDF.Params
@@ -156,8 +167,8 @@ func (p *pbes2Params) block(passphrase []byte) (cipher.Block, error) {
 	case oid.Equal(oidHMACSHA512()):
 		prf = sha512.New
 	}
-	if size == 0 || prf == nil || !p.KDF.OID.Equal(oidPBKDF2()) || len(p.Cipher.IV) != aes.BlockSize || k.KeyLength != 0 && k.KeyLength != size {
-		return nil, errors.New("the encryption is not PBKDF2 with AES-CBC; convert the key with openssl pkcs8 -topk8 -v2 aes-256-cbc")
+	if size == 0 || prf == nil || !p.KDF.OID.Equal(oidPBKDF2()) || len(p.Cipher.IV) != ivSize || k.KeyLength != 0 && k.KeyLength != size {
+		return nil, errors.New("the encryption is not PBKDF2 with AES-CBC or 3DES-CBC; convert the key with openssl pkcs8 -topk8 -v2 aes-256-cbc")
 	}
 	if k.Iterations < 1 || k.Iterations > maxIterations {
 		return nil, fmt.Errorf("the encryption has %d iterations; 1 to %d are taken", k.Iterations, maxIterations)
@@ -166,12 +177,12 @@ func (p *pbes2Params) block(passphrase []byte) (cipher.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aes.NewCipher(key)
+	return newCipher(key)
 }
 
-func unpad(plain []byte) ([]byte, bool) {
+func unpad(plain []byte, size int) ([]byte, bool) {
 	pad := int(plain[len(plain)-1])
-	if pad < 1 || pad > aes.BlockSize {
+	if pad < 1 || pad > size {
 		return nil, false
 	}
 	cut := len(plain) - pad

@@ -99,12 +99,15 @@ func (cfg IssuedConfig) fromLedger(ctx context.Context, key crypto.Signer) (*tls
 		return nil, fmt.Errorf("servercert: look for the certificate of %q: %w", cfg.Names[0], err)
 	}
 	for _, row := range rows {
+		if len(row.DER) == 0 {
+			continue
+		}
 		leaf, err := x509.ParseCertificate(row.DER)
 		if err != nil {
 			return nil, fmt.Errorf("servercert: certificate %s in the ledger: %w", row.ID, err)
 		}
 		if samePublicKey(leaf.PublicKey, key.Public()) && sameNames(leaf, cfg.Names) && cfg.fresh(leaf, cfg.Now()) {
-			return cfg.assemble(leaf, key), nil
+			return cfg.assemble(leaf, row.CAID, key)
 		}
 	}
 	return nil, nil
@@ -133,12 +136,21 @@ func (cfg IssuedConfig) issue(ctx context.Context, key crypto.Signer) (*tls.Cert
 	if err != nil {
 		return nil, fmt.Errorf("servercert: certificate for %q: %w", cfg.Names[0], err)
 	}
-	return cfg.assemble(leaf, key), nil
+	return cfg.assemble(leaf, row.CAID, key)
 }
 
-// assemble makes the chain that the server sends: the leaf and the issuing CA. The root is the client's to have.
-func (cfg IssuedConfig) assemble(leaf *x509.Certificate, key crypto.Signer) *tls.Certificate {
-	return &tls.Certificate{Certificate: [][]byte{leaf.Raw, cfg.Authority.Issuing().Raw}, PrivateKey: key, Leaf: leaf}
+// assemble makes the chain that the server sends: the leaf, its CA, and what leads from there to roots of before. A root is
+// the client's to have.
+func (cfg IssuedConfig) assemble(leaf *x509.Certificate, caID string, key crypto.Signer) (*tls.Certificate, error) {
+	chain, err := cfg.Authority.Chain(caID)
+	if err != nil {
+		return nil, fmt.Errorf("servercert: certificate for %q: %w", cfg.Names[0], err)
+	}
+	cert := &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+	for _, c := range chain {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert, nil
 }
 
 func samePublicKey(a, b crypto.PublicKey) bool {

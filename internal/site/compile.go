@@ -220,6 +220,19 @@ func (s *Source) SetBase(ctx context.Context, base Base) error {
 	return nil
 }
 
+// SetManaged swaps in another CA of the house, or changes nothing and says why.
+func (s *Source) SetManaged(ctx context.Context, managed trust.CA) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	base := s.base
+	base.Managed = managed
+	if err := s.rebuildLocked(ctx, base); err != nil {
+		return err
+	}
+	s.base = base
+	return nil
+}
+
 // Refresh reads the records again and swaps in what they say now, or changes nothing and says why.
 func (s *Source) Refresh(ctx context.Context) error {
 	s.mu.Lock()

@@ -6,37 +6,39 @@ import (
 
 	"sekisho/internal/auditlog"
 	"sekisho/internal/ca"
-	"sekisho/internal/store/journal"
 )
 
 // AddCA implements ca.Ledger.
 func (s *Store) AddCA(ctx context.Context, r ca.CARecord, entry auditlog.Entry) error {
-	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		r.Shards = max(r.Shards, 1)
-		if err := t.insertCA(ctx, r); err != nil {
-			return err
-		}
-		t.note(journal.Record{CA: &r})
-		return t.audit(ctx, entry)
-	})
+	return s.ChangeCAs(ctx, ca.CAChange{Add: []ca.CARecord{r}}, entry)
 }
 
 // insertCA inserts the row alone.
 func (t *tx) insertCA(ctx context.Context, r ca.CARecord) error {
-	err := t.exec(ctx, `INSERT INTO cas (id, name, parent, key_name, der, created_on, shards) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		r.ID, r.Name, r.Parent, r.KeyName, r.DER, micros(r.CreatedOn), r.Shards)
+	err := t.exec(ctx, `INSERT INTO cas (id, name, parent, key_name, der, created_on, shards, role, retired, imported, untrusted, extra,
+			signer, signer_key, list_number, list_on) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		r.ID, r.Name, r.Parent, r.KeyName, r.DER, micros(r.CreatedOn), r.Shards, string(r.Role), flag(r.Retired), flag(r.Imported),
+		flag(r.Untrusted), r.Extra, r.Signer.DER, r.Signer.KeyName, r.List.Number, micros(r.List.ThisUpdate))
 	if isUnique(err) {
 		return fmt.Errorf("store: CA %q: a CA of that name or id exists: %w", r.Name, ca.ErrConflict)
 	}
 	return err
 }
 
-const selectCAs = `SELECT id, name, parent, key_name, der, created_on, shards FROM cas ORDER BY ref`
+const selectCAs = `SELECT id, name, parent, key_name, der, created_on, shards, role, retired, imported, untrusted,
+	coalesce(extra, x''), coalesce(signer, x''), signer_key, list_number, list_on FROM cas ORDER BY ref`
 
 func scanCA(scan scan) (r ca.CARecord, err error) {
-	var created int64
-	err = scan(&r.ID, &r.Name, &r.Parent, &r.KeyName, &r.DER, &created, &r.Shards)
-	r.CreatedOn = fromMicros(created)
+	var created, list int64
+	err = scan(&r.ID, &r.Name, &r.Parent, &r.KeyName, &r.DER, &created, &r.Shards, &r.Role, &r.Retired, &r.Imported, &r.Untrusted,
+		&r.Extra, &r.Signer.DER, &r.Signer.KeyName, &r.List.Number, &list)
+	r.CreatedOn, r.List.ThisUpdate = fromMicros(created), fromMicros(list)
+	if len(r.Extra) == 0 {
+		r.Extra = nil
+	}
+	if len(r.Signer.DER) == 0 {
+		r.Signer.DER = nil
+	}
 	return r, err
 }
 

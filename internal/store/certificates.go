@@ -50,6 +50,16 @@ func (s *Store) RecordCertificate(ctx context.Context, c ca.Certificate, entry a
 }
 
 func (t *tx) insertCertificate(ctx context.Context, c *ca.Certificate, status int) error {
+	if blocked, err := t.has(ctx, `SELECT 1 FROM blocked_keys WHERE key_hash = ?`, c.KeyHash[:]); err != nil {
+		return err
+	} else if blocked {
+		return fmt.Errorf("store: certificate %s: key %s: %w", c.ID, c.KeyHash, ca.ErrKeyBlocked)
+	}
+	return t.insertBlocked(ctx, c, status)
+}
+
+// insertBlocked is insertCertificate whether or not the key is blocked.
+func (t *tx) insertBlocked(ctx context.Context, c *ca.Certificate, status int) error {
 	caRef, err := t.caRef(ctx, c.CAID)
 	if err != nil {
 		return err
@@ -57,11 +67,6 @@ func (t *tx) insertCertificate(ctx context.Context, c *ca.Certificate, status in
 	issuer, err := t.issuerRef(ctx, c.IssuerKey)
 	if err != nil {
 		return err
-	}
-	if blocked, err := t.has(ctx, `SELECT 1 FROM blocked_keys WHERE key_hash = ?`, c.KeyHash[:]); err != nil {
-		return err
-	} else if blocked {
-		return fmt.Errorf("store: certificate %s: key %s: %w", c.ID, c.KeyHash, ca.ErrKeyBlocked)
 	}
 	if taken, err := t.has(ctx, `SELECT 1 FROM certificates WHERE serial = ? AND issuer = ?`, c.Serial.Bytes(), issuer); err != nil {
 		return err

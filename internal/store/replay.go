@@ -151,6 +151,8 @@ func (t *tx) replayCA(ctx context.Context, r ca.CARecord) error {
 		return t.insertCA(ctx, r)
 	case err == nil && !bytes.Equal(der, r.DER):
 		return fmt.Errorf("%w: CA %s (%s) has another certificate in the journal than in the database", ErrJournal, r.ID, r.Name)
+	case err == nil: // it was rotated, or got a list or a signer
+		return t.setCA(ctx, r)
 	}
 	return err
 }

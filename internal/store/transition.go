@@ -27,7 +27,8 @@ func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.En
 		if c, err = t.transition(ctx, c, step); err != nil {
 			return err
 		}
-		if err := t.audit(ctx, entry); err != nil || !step.Block || step.To != ca.Revoked {
+		// Of a certificate that only a CRL told of, the key is not known; it is blocked when the certificate comes.
+		if err := t.audit(ctx, entry); err != nil || !step.Block || step.To != ca.Revoked || len(c.DER) == 0 {
 			return err
 		}
 		sameKey, err = t.blockKey(ctx, c, step, entry)

@@ -289,7 +289,7 @@ func (c *comparison) checkCAs(ctx context.Context) error {
 		switch told, ok := c.cas[r.ID]; {
 		case !ok:
 			c.v.report.found("ledger", "CA %s (%s): the journal does not know it", r.ID, r.Name)
-		case !bytes.Equal(told.DER, r.DER) || told.Name != r.Name || told.KeyName != r.KeyName:
+		case !bytes.Equal(told.DER, r.DER) || told.Name != r.Name || told.KeyName != r.KeyName || told.Retired != r.Retired || told.List.Number != r.List.Number:
 			c.v.report.found("ledger", "CA %s (%s): it is not the one of the journal", r.ID, r.Name)
 		}
 		delete(c.cas, r.ID)

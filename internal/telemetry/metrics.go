@@ -176,6 +176,7 @@ func (s sink) ca(m ca.Metrics) {
 	})
 	s.gauge("crl_bytes", "Size of the CRLs of the issuing CA's shards together.", float64(m.CRLBytes))
 	s.gauge("crl_number", "Highest number of the CRLs of the issuing CA's shards.", float64(m.CRLNumber))
+	s.gauge("ca_ocsp_signers_ending", "OCSP signers made elsewhere that end within 10 days, or have ended.", float64(m.OCSPSignersEnding))
 	for name, at := range map[string]time.Time{"crl_next_update_seconds": m.CRLNextUpdate, "ca_root_not_after_seconds": m.RootNotAfter, "ca_issuing_not_after_seconds": m.IssuingNotAfter} {
 		if !at.IsZero() {
 			s.gauge(name, "Unix time.", float64(at.Unix()))

@@ -4,7 +4,8 @@
 //	GET  /crl/{ca}/{shard}-delta.crl   the delta to it, which it names
 //	GET  /crl/{ca}.crl                 the list of all shards, for clients that know one list per CA
 //	GET  /ca/{ca}.cer                  a CA's certificate, DER
-//	GET  /ca.pem                       the root, PEM
+//	GET  /ca/{sha256}.cer              a cross certificate or one of a CA's chain, by its fingerprint, DER
+//	GET  /ca.pem                       the roots in force, PEM, the newest first
 //	POST /ocsp                         an OCSPRequest, DER
 //	GET  /ocsp/{request}               the same in base64
 //
@@ -16,6 +17,7 @@ package responder
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -129,7 +131,7 @@ func (r *responder) find(ctx context.Context, id, name string) (ca.CRL, error) {
 	return r.cfg.Authority.CRL(ctx, id, shard)
 }
 
-// issuer serves /ca/{ca}.cer, where certificates' authority information access points.
+// issuer serves /ca/{ca}.cer, where certificates' authority information access points, and what is sent along with a CA.
 func (r *responder) issuer(w http.ResponseWriter, req *http.Request) {
 	id, isCert := strings.CutSuffix(req.PathValue("file"), ".cer")
 	records, err := r.cfg.Authority.CAs(req.Context())
@@ -145,21 +147,36 @@ func (r *responder) issuer(w http.ResponseWriter, req *http.Request) {
 			r.serve(w, req, record.DER, record.CreatedOn)
 			return
 		}
+		extra, err := x509.ParseCertificates(record.Extra)
+		if err != nil {
+			r.fail(w, req, err)
+			return
+		}
+		for _, cert := range extra {
+			if print := pkix.FingerprintOf(cert.Raw).String(); isCert && print == id {
+				w.Header().Set("Content-Type", "application/pkix-cert")
+				w.Header().Set("ETag", `"`+print+`"`)
+				w.Header().Set("Cache-Control", "public, max-age=86400")
+				r.serve(w, req, cert.Raw, cert.NotBefore)
+				return
+			}
+		}
 	}
 	http.NotFound(w, req)
 }
 
 // root serves /ca.pem, what a client trusts.
 func (r *responder) root(w http.ResponseWriter, req *http.Request) {
-	root := r.cfg.Authority.Root()
-	if root == nil {
+	roots := r.cfg.Authority.Roots()
+	if len(roots) == 0 {
 		r.fail(w, req, ca.ErrNotReady)
 		return
 	}
+	body := pkix.EncodeCertificates(roots)
 	w.Header().Set("Content-Type", "application/x-pem-file")
-	w.Header().Set("ETag", `"`+pkix.FingerprintOf(root.Raw).String()+`"`)
+	w.Header().Set("ETag", `"`+pkix.FingerprintOf(body).String()+`"`)
 	w.Header().Set("Cache-Control", "no-cache")
-	r.serve(w, req, pkix.EncodeCertificate(root.Raw), root.NotBefore)
+	r.serve(w, req, body, roots[0].NotBefore)
 }
 
 // serve writes a body with its length, or 304 where the client has it (RFC 9110, Section 13). The ETag is set before;

@@ -71,6 +71,10 @@ func Run(t *testing.T, open func(t *testing.T) Interface) {
 		run  func(*testing.T, Interface)
 	}{
 		{"CAs", testCAs},
+		{"ChangeCAs", testChangeCAs},
+		{"ImportCertificates", testImportCertificates},
+		{"ImportList", testImportList},
+		{"CompromiseOfAnUnknownKey", testUnknownKey},
 		{"RecordAndRead", testRecord},
 		{"RecordRefuses", testRecordRefuses},
 		{"Search", testSearch},

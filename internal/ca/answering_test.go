@@ -1,0 +1,254 @@
+package ca_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+// answering is a CA whose key stays with openssl, imported with an OCSP signer.
+func answering(t *testing.T, opts ...option) (*fixture, *elsewhere, ca.State) {
+	t.Helper()
+	f := newCA(t, pkix.ECDSAP256, opts...)
+	e := newElsewhere(t, ecKey(), caExtensions)
+	e.sign("ocsp", "0x70", "extendedKeyUsage=OCSPSigning\nkeyUsage=digitalSignature")
+	req := e.request()
+	req.Key, req.SignerCertificate, req.SignerKey, req.Name = nil, e.read("ocsp.pem"), e.read("ocsp.key"), "partner"
+	req.CRL = e.crl("10", revokedLine("0A", "superseded"), revokedLine("0B", "certificateHold"), revokedLine("0C", "keyCompromise"))
+	return f, e, f.importCA(req)
+}
+
+// ocspSays asks by openssl what is said of a serial number, and verifies the answer by the CA's certificate.
+func (f *fixture) ocspSays(e *elsewhere, serial string) string {
+	f.t.Helper()
+	out := wants(f.t, []string{"Response verify OK"}, "openssl", "ocsp", "-issuer", e.path("ca.pem"), "-serial", serial, "-url", f.OCSPURL(), "-CAfile", e.path("ca.pem"))
+	_, says, _ := strings.Cut(out, serial+": ")
+	says, _, _ = strings.Cut(says, "\n")
+	return says
+}
+
+// TestInvariant07AnsweringCA: for a CA whose key is elsewhere we answer by its signer what its CRL and the ledger say, and
+// never good of what nobody told us of; nothing is signed for it.
+func TestInvariant07AnsweringCA(t *testing.T) {
+	f, e, state := answering(t)
+	f.run()
+	if state.HasKey || state.Issues || state.Count.Revoked != 3 || len(f.ClientAnchors()) != 2 {
+		t.Errorf("imported: %+v", state)
+	}
+	client := e.sign("client", "0x0D", "extendedKeyUsage=clientAuth")
+	for serial, want := range map[string]string{"0x0A": "revoked", "0x0B": "revoked", "0x0D": "unknown", "0x70": "good"} {
+		if got := f.ocspSays(e, serial); got != want {
+			t.Errorf("OCSP of %s: %s, want %s", serial, got, want)
+		}
+	}
+	done, err := f.ImportCertificates(t.Context(), ca.ImportCertificatesRequest{ZoneID: zone, Certificates: e.read("client.pem"), CA: "partner"})
+	if err != nil || len(done) != 1 || done[0].Outcome != ca.ImportStored || done[0].Row.Serial != pkix.SerialOf(client.SerialNumber) {
+		t.Fatalf("%+v %v", done, err)
+	}
+	if got := f.ocspSays(e, "0x0D"); got != "good" {
+		t.Errorf("after the import: %s", got)
+	}
+	if _, err := f.CRL(t.Context(), state.ID, 0); !errors.Is(err, ca.ErrNotFound) || !strings.Contains(err.Error(), "key") {
+		t.Errorf("CRL: %v", err)
+	}
+	if _, err := f.Issue(t.Context(), ca.IssueRequest{CA: "partner", Profile: ca.ProfileClient, Subject: "CN=x", ValidDays: 1}); !errors.Is(err, ca.ErrInvalid) {
+		t.Errorf("issue: %v", err)
+	}
+	id := done[0].Row.ID
+	if _, err := f.Hold(t.Context(), ca.ChangeRequest{ID: id}); !errors.Is(err, ca.ErrInvalid) {
+		t.Errorf("hold: %v", err)
+	}
+	f.revoke(id, pkix.KeyCompromise)
+	if got := f.ocspSays(e, "0x0D"); got != "revoked" {
+		t.Errorf("after our own revocation: %s", got)
+	}
+	own := f.issue("ours")
+	f.hold(own.ID)
+	f.reactivate(own.ID)
+}
+
+// TestImportCRL: a newer list revokes what it has and gives back the holds that it does not have; what is final stays, an
+// older list changes nothing.
+func TestImportCRL(t *testing.T) {
+	told := map[string]ca.Status{}
+	f, e, _ := answering(t, config(func(c *ca.Config) { c.OnChange = func(row ca.Certificate) { told[row.Serial.String()] = row.Status } }))
+	clear(told)
+	bring := func(list []byte) (ca.ImportCRLResult, error) {
+		return f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "partner", ZoneID: zone, CRL: list})
+	}
+	for name, list := range map[string][]byte{"the same": e.read("ca.crl"), "an older one": e.crl("0F", revokedLine("0D", "superseded"))} {
+		if _, err := bring(list); !errors.Is(err, ca.ErrConflict) || !strings.Contains(err.Error(), "not newer") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := bring(newElsewhere(t, ecKey(), caExtensions).crl("20")); !errors.Is(err, ca.ErrInvalid) {
+		t.Errorf("of another CA: %v", err)
+	}
+	if _, err := f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "issuing", CRL: e.read("ca.crl")}); !errors.Is(err, ca.ErrInvalid) {
+		t.Errorf("for our own CA: %v", err)
+	}
+	if len(told) > 0 {
+		t.Errorf("refused lists changed %v", told)
+	}
+	// 0A is left out: revoked for good all the same. 0B is left out: its hold ends. 0D is new.
+	newest := e.crl("11", revokedLine("0C", "keyCompromise"), revokedLine("0D", "affiliationChanged"))
+	f.failAt("before-commit")
+	if _, err := bring(newest); err == nil {
+		t.Fatal("no error")
+	}
+	f.fault.Store(nil)
+	r, err := bring(newest)
+	if err != nil || r.Revoked != 1 || r.Reactivated != 1 || r.Entries != 2 || r.List.Number != "17" {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if told["0d"] != ca.Revoked || told["0b"] != ca.Active {
+		t.Errorf("told %v", told)
+	}
+	for serial, want := range map[string]string{"0x0A": "revoked", "0x0B": "good", "0x0C": "revoked", "0x0D": "revoked", "0x0E": "unknown"} {
+		if got := f.ocspSays(e, serial); got != want {
+			t.Errorf("OCSP of %s: %s, want %s", serial, got, want)
+		}
+	}
+	// A hold that becomes final.
+	for number, reason := range []string{"certificateHold", "superseded"} {
+		if r, err := bring(e.crl([]string{"12", "13"}[number], revokedLine("0B", reason))); err != nil || r.Revoked != 1 || r.Reactivated != 0 {
+			t.Errorf("%s: %+v %v", reason, r, err)
+		}
+	}
+	if r, err := bring(e.crl("14")); err != nil || r.Reactivated != 0 {
+		t.Errorf("an empty list gave back what is final: %+v %v", r, err)
+	}
+	f.reopen()
+	if _, err := bring(e.read("ca.crl")); !errors.Is(err, ca.ErrConflict) {
+		t.Errorf("after a restart the list is new again: %v", err)
+	}
+}
+
+// TestGivenSigner: a signer that ends is logged and counted ten days ahead; when it has ended there is no answer until there
+// is another one.
+func TestGivenSigner(t *testing.T) {
+	var logs bytes.Buffer
+	f, e, state := answering(t, config(func(c *ca.Config) { c.Logger = slog.New(slog.NewTextHandler(&logs, nil)) }))
+	f.clock.Store(int64(354 * 24 * time.Hour))
+	if n := f.Metrics().OCSPSignersEnding; n != 0 {
+		t.Errorf("%d signers end in eleven days", n)
+	}
+	f.clock.Add(int64(2 * 24 * time.Hour))
+	request := pkix.OCSPRequest{Certs: []pkix.OCSPCertID{pkix.NewOCSPCertID(5, state.Cert, pkix.SerialFromBytes([]byte{0x0a}))}}.Marshal()
+	for range 3 {
+		if answer, err := f.AnswerOCSP(t.Context(), append([]byte{}, request...)); err != nil || answer.Status != "revoked" {
+			t.Errorf("%s %v", answer.Status, err)
+		}
+	}
+	if n, said := f.Metrics().OCSPSignersEnding, strings.Count(logs.String(), "ends soon"); n != 1 || said != 1 {
+		t.Errorf("%d counted, logged %d times", n, said)
+	}
+	f.clock.Add(int64(12 * 24 * time.Hour))
+	answer, err := f.AnswerOCSP(t.Context(), request)
+	if err == nil || answer.Status != "internalError" || !bytes.Equal(answer.DER, pkix.OCSPErrorResponse(pkix.OCSPInternalError)) {
+		t.Errorf("after its end: %s %v", answer.Status, err)
+	}
+	if _, err := f.SetSigner(t.Context(), ca.SignerRequest{CA: "partner"}); !errors.Is(err, ca.ErrInvalid) {
+		t.Errorf("a signer of our own for a key that is elsewhere: %v", err)
+	}
+	if _, err := f.SetSigner(t.Context(), ca.SignerRequest{CA: "partner", Certificate: e.read("ocsp.pem"), Key: e.read("ocsp.key")}); err == nil || !strings.Contains(err.Error(), "ended at") {
+		t.Errorf("the one that has ended: %v", err)
+	}
+	f.clock.Store(0)
+	e.sign("next", "0x71", "extendedKeyUsage=OCSPSigning")
+	if _, err := f.SetSigner(t.Context(), ca.SignerRequest{CA: "partner", Certificate: e.read("next.pem"), Key: e.read("next.key")}); err != nil {
+		t.Fatal(err)
+	}
+	out := wants(t, []string{"revoked"}, "openssl", "ocsp", "-issuer", e.path("ca.pem"), "-serial", "0x0A", "-url", f.OCSPURL(), "-CAfile", e.path("ca.pem"), "-resp_text")
+	if !strings.Contains(strings.ReplaceAll(out, " = ", "="), "Subject: O=Elsewhere, CN=next") {
+		t.Errorf("another signer answers:\n%s", out)
+	}
+}
+
+// TestGivenSignerOfAKeyThatIsHere: it is used instead of one of our own making, and taken away again.
+func TestGivenSignerOfAKeyThatIsHere(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	e := newElsewhere(t, ecKey(), caExtensions)
+	e.sign("ocsp", "0x70", "extendedKeyUsage=OCSPSigning")
+	req := e.request()
+	req.SignerCertificate, req.SignerKey, req.Name = e.read("ocsp.pem"), e.read("ocsp.key"), "here"
+	f.importCA(req)
+	for _, want := range []string{"Subject: O=Elsewhere, CN=ocsp", "Subject: CN=sekisho OCSP responder"} {
+		out := wants(t, []string{"0x01: unknown", "Response verify OK"}, "openssl", "ocsp", "-issuer", e.path("ca.pem"), "-serial", "0x01", "-url", f.OCSPURL(), "-CAfile", e.path("ca.pem"), "-resp_text")
+		if !strings.Contains(strings.ReplaceAll(out, " = ", "="), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+		if _, err := f.SetSigner(t.Context(), ca.SignerRequest{CA: "here"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestImportCertificates: those of an imported CA become rows that can be held and revoked; what is known is said to be.
+func TestImportCertificates(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	e := newElsewhere(t, ecKey(), caExtensions)
+	req := e.request()
+	req.Name, req.CRL = "legacy", e.crl("01", revokedLine("0B", "certificateHold"), revokedLine("0C", "keyCompromise"))
+	f.importCA(req)
+	for name, serial := range map[string]string{"a": "0x0A", "b": "0x0B", "c": "0x0C"} {
+		e.sign(name, serial, "extendedKeyUsage=clientAuth")
+	}
+	bring := func(bundle ...[]byte) ([]ca.Imported, error) {
+		return f.ImportCertificates(t.Context(), ca.ImportCertificatesRequest{ZoneID: zone, Certificates: bytes.Join(bundle, nil)})
+	}
+	all := [][]byte{e.read("a.pem"), e.read("b.pem"), e.read("c.pem"), e.read("a.pem")}
+	done, err := bring(all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []ca.ImportOutcome{ca.ImportStored, ca.ImportCompleted, ca.ImportCompleted, ca.ImportKnown} {
+		if done[i].Outcome != want || len(done[i].Row.DER) == 0 {
+			t.Errorf("certificate %d: %s, want %s", i+1, done[i].Outcome, want)
+		}
+	}
+	if !done[1].Row.OnHold() || done[2].Row.Reason != pkix.KeyCompromise {
+		t.Error("the state of a row changed with its certificate")
+	}
+	f.reactivate(done[1].Row.ID)
+	f.revoke(done[0].Row.ID, pkix.Superseded)
+	rows, total, err := f.Certificates(t.Context(), ca.Filter{ZoneID: zone, Profile: ca.ProfileClient})
+	if err != nil || total != 3 || len(rows) != 3 {
+		t.Errorf("%d of %d rows, %v", len(rows), total, err)
+	}
+	// The key of c is known now, and blocked: another certificate of it comes in revoked.
+	e.write("c2.ext", "extendedKeyUsage=clientAuth")
+	e.run("x509", "-req", "-in", e.path("c.csr"), "-CA", e.path("ca.pem"), "-CAkey", e.path("ca.key"), "-set_serial", "0x0E", "-extfile", e.path("c2.ext"), "-out", e.path("c2.pem"))
+	if done, err := bring(e.read("c2.pem")); err != nil || done[0].Outcome != ca.ImportBlocked || done[0].Row.Status != ca.Revoked {
+		t.Errorf("a certificate of a blocked key: %+v %v", done, err)
+	}
+	before := f.inventory()
+	e.sign("clash", "0x0A", "extendedKeyUsage=clientAuth")
+	e.sign("sub", "0x20", caExtensions)
+	other := newElsewhere(t, ecKey(), caExtensions)
+	other.sign("x", "0x0A", "extendedKeyUsage=clientAuth")
+	e.sign("good", "0x21", "extendedKeyUsage=clientAuth")
+	if _, err := bring(e.read("good.pem"), e.read("clash.pem")); !errors.Is(err, ca.ErrConflict) || !strings.Contains(err.Error(), "serial 0a") {
+		t.Errorf("a serial number that another certificate has: %v", err)
+	}
+	for name, bundle := range map[string][]byte{
+		"certificate 2 of 2": append(e.read("good.pem"), other.read("x.pem")...), "it is a CA": e.read("sub.pem"), "no PEM block": []byte("x"),
+		"this is a private key": e.read("ca.key"),
+	} {
+		if _, err := bring(bundle); !errors.Is(err, ca.ErrInvalid) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, want one about %q", err, name)
+		}
+	}
+	if _, err := f.ImportCertificates(t.Context(), ca.ImportCertificatesRequest{CA: "issuing", Certificates: e.read("good.pem")}); !errors.Is(err, ca.ErrInvalid) {
+		t.Errorf("the wrong CA: %v", err)
+	}
+	if after := f.inventory(); after != before {
+		t.Errorf("%s, before %s", after, before)
+	}
+}

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/big"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+// ImportList implements ca.Ledger.
+func (s *Store) ImportList(ctx context.Context, step ca.ListImport, entry auditlog.Entry) (changed []ca.Certificate, err error) {
+	err = s.write.do(ctx, func(ctx context.Context, t *tx) error {
+		changed = changed[:0]
+		if err := t.raiseList(ctx, step.CAID, step.List); err != nil {
+			return err
+		}
+		listed := make(map[pkix.CertID]bool, len(step.Rows))
+		for _, row := range step.Rows {
+			listed[row.CertID()] = true
+			moved, err := t.listed(ctx, row, entry)
+			if err != nil {
+				return err
+			}
+			changed = append(changed, moved...)
+		}
+		if step.Reactivate {
+			back, err := t.unlisted(ctx, step, listed)
+			if err != nil {
+				return err
+			}
+			changed = append(changed, back...)
+		}
+		return t.audit(ctx, entry)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return changed, nil
+}
+
+// raiseList makes a list the newest of its CA. RFC 5280, Section 5.2.3: of two lists the higher number is the newer one;
+// lists without numbers are told apart by when they were made.
+func (t *tx) raiseList(ctx context.Context, caID string, list ca.List) error {
+	ref, err := t.caRef(ctx, caID)
+	if err != nil {
+		return err
+	}
+	var had string
+	var on int64
+	if err := t.get(ctx, `SELECT list_number, list_on FROM cas WHERE ref = ?`, []any{ref}, &had, &on); err != nil {
+		return err
+	}
+	if !newer(had, list.Number, on, micros(list.ThisUpdate)) {
+		return fmt.Errorf("store: the list of the CA %s is not newer than number %q of %s: %w", caID, had, fromMicros(on), ca.ErrConflict)
+	}
+	if err := t.exec(ctx, `UPDATE cas SET list_number = ?, list_on = ? WHERE ref = ?`, list.Number, micros(list.ThisUpdate), ref); err != nil {
+		return err
+	}
+	return t.noteCA(ctx, caID)
+}
+
+// newer compares numbers where both lists have one, else their times. A list without a number after one with is not newer:
+// nobody takes numbers away.
+func newer(had, number string, hadOn, on int64) bool {
+	old, ok := new(big.Int).SetString(had, 10)
+	if !ok {
+		return on > hadOn
+	}
+	next, ok := new(big.Int).SetString(number, 10)
+	return ok && next.Cmp(old) > 0
+}
+
+// listed makes the row of an entry say what the entry says, as far as a transition leads there, and returns what changed:
+// a key that the list calls compromised takes its other certificates along.
+func (t *tx) listed(ctx context.Context, row ca.Certificate, entry auditlog.Entry) ([]ca.Certificate, error) {
+	have, err := scanCertificate(t.row(ctx, selectCertificate+`WHERE c.serial = ? AND i.key = ?`, row.Serial.Bytes(), row.IssuerKey[:]))
+	switch err = notFound(err, ca.ErrNotFound); {
+	case errors.Is(err, ca.ErrNotFound):
+		return []ca.Certificate{row}, t.insertBlocked(ctx, &row, statusRevoked)
+	case err != nil:
+		return nil, err
+	}
+	step := ca.Transition{ID: have.ID, To: ca.Revoked, Reason: row.Reason, At: row.RevokedAt, InvalidityDate: row.InvalidityDate}
+	if allowed(have, step) != nil {
+		return nil, nil // what is revoked for good stays
+	}
+	after, err := t.transition(ctx, have, step)
+	if err != nil || step.Reason != pkix.KeyCompromise || len(have.DER) == 0 {
+		return []ca.Certificate{after}, err
+	}
+	sameKey, err := t.blockKey(ctx, after, step, entry)
+	return append([]ca.Certificate{after}, sameKey...), err
+}
+
+// unlisted reactivates what is on hold and no longer listed.
+func (t *tx) unlisted(ctx context.Context, step ca.ListImport, listed map[pkix.CertID]bool) (changed []ca.Certificate, err error) {
+	ref, err := t.caRef(ctx, step.CAID)
+	if err != nil {
+		return nil, err
+	}
+	var held []ca.Certificate
+	err = t.each(ctx, selectCertificate+`WHERE c.ca = ? AND c.status = ? AND c.reason = ?`, []any{ref, statusRevoked, int64(pkix.CertificateHold)},
+		func(scan scan) error {
+			row, err := scanCertificate(scan)
+			if err == nil && !listed[row.CertID()] {
+				held = append(held, row)
+			}
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range held {
+		after, err := t.transition(ctx, row, ca.Transition{ID: row.ID, To: ca.Active, At: step.At})
+		if err != nil {
+			return nil, err
+		}
+		changed = append(changed, after)
+	}
+	return changed, nil
+}

@@ -1,0 +1,206 @@
+package storetest
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sekisho/internal/auditlog"
+	"sekisho/internal/ca"
+	"sekisho/internal/pkix"
+)
+
+// testChangeCAs: a change is stored whole or not at all, and reads back as it was.
+func testChangeCAs(t *testing.T, s Interface) {
+	ctx := t.Context()
+	AddCA(t, s)
+	at := epoch().Truncate(time.Microsecond)
+	full := ca.CARecord{
+		ID: "f", Name: "full", KeyName: "k", DER: []byte{1}, CreatedOn: at, Shards: 2, Role: ca.RoleIssuing, Imported: true, Untrusted: true, Extra: []byte{2, 3},
+		Signer: ca.Signer{DER: []byte{4}, KeyName: "s"}, List: ca.List{Number: "77", ThisUpdate: at},
+	}
+	row := Certificate(1)
+	row.CAID, row.Status, row.Reason, row.RevokedAt, row.CRLNumber = "f", ca.Revoked, pkix.Superseded, at, 77
+	change := ca.CAChange{Add: []ca.CARecord{full}, Floor: 77, Certificates: []ca.Certificate{row}}
+	for _, broken := range []ca.CAChange{
+		{Add: []ca.CARecord{full, full}},
+		{Add: []ca.CARecord{full}, Update: []ca.CARecord{{ID: "nobody"}}},
+		{Add: []ca.CARecord{full}, Certificates: []ca.Certificate{row, row}},
+	} {
+		err := s.ChangeCAs(ctx, broken, Entry("ca.import", "f"))
+		if !errors.Is(err, ca.ErrConflict) && !errors.Is(err, ca.ErrNotFound) && !errors.Is(err, ca.ErrSerialTaken) {
+			t.Errorf("a broken change: %v", err)
+		}
+	}
+	audits := auditCount(t, s)
+	if err := s.ChangeCAs(ctx, change, Entry("ca.import", "f")); err != nil {
+		t.Fatal(err)
+	}
+	if n := auditCount(t, s); n != audits+1 {
+		t.Errorf("%d audit records for a change", n-audits)
+	}
+	for shard := range 2 {
+		if n, err := s.RaiseCRLNumber(ctx, "f", shard, epoch()); err != nil || n != 78 {
+			t.Errorf("shard %d: number %d, %v; want 78", shard, n, err)
+		}
+	}
+	full.Retired, full.Untrusted, full.Extra, full.Signer = true, false, nil, ca.Signer{}
+	if err := s.ChangeCAs(ctx, ca.CAChange{Update: []ca.CARecord{full}}, Entry("ca.rotate", "f")); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.CAs(ctx)
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%d CAs, %v", len(all), err)
+	}
+	if diff := cmp.Diff(full, all[1]); diff != "" {
+		t.Error(diff)
+	}
+	record(t, s, Certificate(2))
+	counts, err := s.CACounts(ctx)
+	if want := map[string]ca.CACount{"f": {Revoked: 1}, CAID: {Active: 1}}; err != nil || !cmp.Equal(want, counts) {
+		t.Errorf("counts %v, %v; want %v", counts, err, want)
+	}
+	revoke(t, s, Certificate(2).ID, pkix.Superseded)
+	if counts, err := s.CACounts(ctx); err != nil || counts[CAID] != (ca.CACount{Revoked: 1}) {
+		t.Errorf("counts after a revocation: %v, %v", counts, err)
+	}
+}
+
+// unknown is the row of a certificate that is not known itself.
+func unknown(n int, reason pkix.Reason) ca.Certificate {
+	c := Certificate(n)
+	c.DER, c.Profile, c.Status, c.Reason, c.RevokedAt = nil, "unknown", ca.Revoked, reason, epoch().Truncate(time.Microsecond)
+	return c
+}
+
+// testImportCertificates: all or none, and totals that stay right when a row gets its certificate.
+func testImportCertificates(t *testing.T, s Interface) {
+	ctx := t.Context()
+	AddCA(t, s)
+	known := record(t, s, Certificate(1))
+	record(t, s, unknown(2, pkix.KeyCompromise))
+	record(t, s, unknown(3, pkix.CertificateHold))
+	entries := func(n int) []auditlog.Entry {
+		list := make([]auditlog.Entry, n)
+		for i := range list {
+			list[i] = Entry("certificate.import", "x")
+		}
+		return list
+	}
+	clash := Certificate(5)
+	clash.Serial = known.Serial
+	if _, err := s.ImportCertificates(ctx, []ca.Certificate{Certificate(4), clash}, entries(2)); !errors.Is(err, ca.ErrSerialTaken) {
+		t.Errorf("a serial of another certificate: %v", err)
+	}
+	if _, err := s.Certificate(ctx, "", Certificate(4).ID); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("the one before it was stored: %v", err)
+	}
+	sameKey := Certificate(6)
+	sameKey.KeyHash = Certificate(2).KeyHash
+	fresh := []ca.Certificate{Certificate(1), Certificate(2), Certificate(3), Certificate(4), sameKey}
+	for i := range fresh {
+		fresh[i].ID = Certificate(100 + i).ID // an import does not know the ids of rows
+	}
+	done, err := s.ImportCertificates(ctx, fresh, entries(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outcomes []ca.ImportOutcome
+	for i, d := range done {
+		outcomes = append(outcomes, d.Outcome)
+		got, err := s.CertificateByID(ctx, fresh[i].CertID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(d.Row, got, equateSerials()); diff != "" {
+			t.Errorf("row %d: %s", i+1, diff)
+		}
+	}
+	if want := []ca.ImportOutcome{ca.ImportKnown, ca.ImportCompleted, ca.ImportCompleted, ca.ImportStored, ca.ImportBlocked}; !cmp.Equal(want, outcomes) {
+		t.Errorf("%v, want %v", outcomes, want)
+	}
+	if done[1].Row.ID != Certificate(2).ID || done[1].Row.Status != ca.Revoked || !done[2].Row.OnHold() || done[4].Row.Reason != pkix.KeyCompromise {
+		t.Errorf("rows: %+v", done)
+	}
+	for profile, want := range map[string]int{"client": 5, "unknown": 0} {
+		if _, total, err := s.Certificates(ctx, ca.Filter{Profile: profile}); err != nil || total != want {
+			t.Errorf("%d rows of profile %s, %v; want %d", total, profile, err, want)
+		}
+	}
+}
+
+// testUnknownKey: a compromised key that is not known takes nobody along.
+func testUnknownKey(t *testing.T, s Interface) {
+	AddCA(t, s)
+	first, second := unknown(1, pkix.CertificateHold), unknown(2, pkix.CertificateHold)
+	second.KeyHash = first.KeyHash
+	record(t, s, first)
+	record(t, s, second)
+	step := ca.Transition{ID: first.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: epoch(), Block: true}
+	_, sameKey, err := s.Apply(t.Context(), step, Entry("certificate.revoke", first.ID))
+	if err != nil || len(sameKey) != 0 {
+		t.Errorf("%d others, %v", len(sameKey), err)
+	}
+	if blocked, err := s.KeyBlocked(t.Context(), first.KeyHash); err != nil || blocked {
+		t.Errorf("blocked %t, %v", blocked, err)
+	}
+}
+
+// testImportList: what a list says, in one transaction, of lists that grow newer.
+func testImportList(t *testing.T, s Interface) {
+	ctx := t.Context()
+	AddCA(t, s)
+	active, held, final := record(t, s, Certificate(1)), record(t, s, Certificate(2)), record(t, s, Certificate(3))
+	revoke(t, s, held.ID, pkix.CertificateHold)
+	revoke(t, s, final.ID, pkix.Superseded)
+	sameKey := Certificate(5)
+	sameKey.KeyHash = active.KeyHash
+	record(t, s, sameKey)
+	list := func(number string, rows ...ca.Certificate) ca.ListImport {
+		return ca.ListImport{CAID: CAID, List: ca.List{Number: number, ThisUpdate: epoch()}, Rows: rows, Reactivate: true, At: epoch()}
+	}
+	step := list("100000000000000000000", unknown(1, pkix.KeyCompromise), unknown(4, pkix.Unspecified), unknown(3, pkix.CertificateHold))
+	if f, ok := s.(Faulty); ok {
+		f.SetFault(func(point string) error {
+			if point == "before-commit" {
+				return syscall.EIO
+			}
+			return nil
+		})
+		if _, err := s.ImportList(ctx, step, Entry("ca.import_crl", CAID)); !errors.Is(err, syscall.EIO) {
+			t.Errorf("a commit that fails: %v", err)
+		}
+		f.SetFault(nil)
+	}
+	changed, err := s.ImportList(ctx, step, Entry("ca.import_crl", CAID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]ca.Status{}
+	for _, c := range changed {
+		got[c.ID] = c.Status
+	}
+	want := map[string]ca.Status{active.ID: ca.Revoked, sameKey.ID: ca.Revoked, Certificate(4).ID: ca.Revoked, held.ID: ca.Active}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changed: %s", diff)
+	}
+	if c, err := s.Certificate(ctx, "", final.ID); err != nil || c.Reason != pkix.Superseded {
+		t.Errorf("what is final: %v %v", c.Reason, err)
+	}
+	for _, number := range []string{"100000000000000000000", "99999999999999999999", ""} {
+		if _, err := s.ImportList(ctx, list(number), Entry("ca.import_crl", CAID)); !errors.Is(err, ca.ErrConflict) {
+			t.Errorf("number %q is not newer: %v", number, err)
+		}
+	}
+	next := list("100000000000000000001")
+	next.Reactivate = false
+	if changed, err := s.ImportList(ctx, next, Entry("ca.import_crl", CAID)); err != nil || len(changed) != 0 {
+		t.Errorf("an empty list: %d changes, %v", len(changed), err)
+	}
+	if _, err := s.ImportList(ctx, ca.ListImport{CAID: "nobody", List: ca.List{Number: "1"}}, Entry("ca.import_crl", "x")); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("a CA that is none: %v", err)
+	}
+}

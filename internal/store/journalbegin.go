@@ -141,12 +141,13 @@ func (b *batcher) flush() error {
 	return b.err
 }
 
-// stateForJournal reads certificates with all that a State has, CA and issuer by their refs; the condition follows.
+// stateForJournal reads certificates with all that a State has, CA and issuer by their refs; the condition and ) follow. The list is
+// sorted by SQLite, so the rows are read in the order that they have on the disk, not in that of the index.
 const stateForJournal = `SELECT c.id, c.zone_id, c.ca, c.profile, c.issuer, c.serial, c.shard, c.key_hash, c.common_name,
 	c.not_before, c.not_after, c.issued_on, c.valid_days, c.status, c.reason, c.revoked_at, c.crl_number, c.fingerprint,
 	NULL, NULL, c.invalidity, coalesce(b.blocked_on, 0), b.key_hash IS NOT NULL
 	FROM certificates c LEFT JOIN blocked_keys b ON b.key_hash = c.key_hash
-	WHERE `
+	WHERE c.seq IN (SELECT seq FROM certificates WHERE `
 
 func (o *journalOpener) baseline(ctx context.Context, batch *batcher) (counts begun, err error) {
 	t := &o.w.tx
@@ -174,7 +175,7 @@ func (o *journalOpener) baseline(ctx context.Context, batch *batcher) (counts be
 		return counts, err
 	}
 	// Those that came back from a hold are told of too, for a database that is older than the journal's beginning.
-	for _, which := range []string{`c.status = 1`, `c.status = 0 AND c.crl_number > 0`} {
+	for _, which := range []string{`status = 1)`, `status = 0 AND crl_number > 0)`} {
 		err = t.each(ctx, stateForJournal+which, nil, func(scan scan) error {
 			s, err := refs.scanState(scan)
 			batch.add(journal.Record{State: s})

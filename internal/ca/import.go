@@ -36,7 +36,7 @@ type ImportResult struct {
 }
 
 const (
-	maxChain  = 8
+	maxChain = 8
 )
 
 // imported is an import that has been checked.

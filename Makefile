@@ -10,6 +10,8 @@ TOOL := go tool -modfile=tools/go.mod
 LINT_VERSION := $(shell awk '$$1 == "github.com/golangci/golangci-lint/v2" {print $$2}' tools/go.mod)
 CADDY_VERSION := $(shell awk '$$1 == "github.com/caddyserver/caddy/v2" {print $$2}' bench/caddy/go.mod)
 CADDY := bin/tools/caddy-$(CADDY_VERSION)-$(GOTOOLCHAIN)
+CFSSL_VERSION := $(shell awk '$$1 == "github.com/cloudflare/cfssl" {print $$2}' bench/cfssl/go.mod)
+CFSSL := bin/tools/cfssl-$(CFSSL_VERSION)-$(GOTOOLCHAIN)
 LINT := bin/tools/golangci-lint-$(LINT_VERSION)-$(GOTOOLCHAIN)
 MODULES := . bench test
 
@@ -55,12 +57,16 @@ layers: ## who may import whom (layers_test.go), and the size budget (size_test.
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz
 
-bench: test-tools build $(CADDY) ## beside nginx, Caddy and a bare Go proxy; BENCHARGS='-only http1 -runs 1' keeps nothing
-	cd bench && go run ./cmd/bench -caddy ../$(CADDY) $(if $(BENCHARGS),$(BENCHARGS),-out .)
+bench: test-tools build $(CADDY) $(CFSSL) ## beside nginx, Caddy, a bare Go proxy, openssl and cfssl; BENCHARGS='-only http1 -runs 1' keeps nothing
+	cd bench && go run ./cmd/bench -caddy ../$(CADDY) -cfssl ../$(CFSSL) $(if $(BENCHARGS),$(BENCHARGS),-out .)
 
 $(CADDY): bench/caddy/go.mod
 	@mkdir -p $(@D)
 	cd bench/caddy && go build -o ../../$@ github.com/caddyserver/caddy/v2/cmd/caddy
+
+$(CFSSL): bench/cfssl/go.mod
+	@mkdir -p $(@D)
+	cd bench/cfssl && CGO_ENABLED=0 go build -o ../../$@ github.com/cloudflare/cfssl/cmd/cfssl
 
 vuln: ## known vulnerabilities in what the product reaches
 	@scripts/vuln

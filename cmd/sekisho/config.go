@@ -107,6 +107,8 @@ type PKIConfig struct {
 	CRLLifetime  time.Duration `yaml:"crl_lifetime"`  // nextUpdate of CRLs; default 24h, from 10m to 30 days
 	CRLOverlap   time.Duration `yaml:"crl_overlap"`   // how long before nextUpdate a CRL is renewed; default half of crl_lifetime
 	OCSPLifetime time.Duration `yaml:"ocsp_lifetime"` // nextUpdate of OCSP answers; default 1h, from 1m to 7 days
+	// OCSPMaxAge is how long HTTP caches may keep an OCSP answer without asking, never beyond its nextUpdate; default 0: not at all.
+	OCSPMaxAge time.Duration `yaml:"ocsp_max_age"`
 }
 
 // KeysConfig is about private keys at rest.

@@ -124,7 +124,7 @@ func (s *server) openPKI(ctx context.Context) error {
 		s.cfg.PKI.URL = s.urls["pki"]
 	}
 	s.tasks = append(s.tasks, func(ctx context.Context) error {
-		handler := responder.New(responder.Config{Authority: s.house.authority, Logger: s.logger})
+		handler := responder.New(responder.Config{Authority: s.house.authority, Logger: s.logger, OCSPMaxAge: s.cfg.PKI.OCSPMaxAge})
 		return s.plainServer(ln, handler, pkiWriteTimeout).run(ctx)
 	})
 	return nil

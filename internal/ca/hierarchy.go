@@ -121,6 +121,9 @@ func (a *Authority) loadCA(r CARecord) (*authorityCA, error) {
 	if !samePublicKey(key.Public(), cert.PublicKey) {
 		return nil, fmt.Errorf("key %s is not the key of its OCSP signer", r.Signer.KeyName)
 	}
+	if key, err = signsLike(cert, key); err != nil {
+		return nil, fmt.Errorf("its OCSP signer: %w", err)
+	}
 	loaded.ocsp = &ocspSigner{key: key, cert: cert}
 	return loaded, nil
 }
@@ -146,11 +149,13 @@ func newCA(r CARecord, signer crypto.Signer) (*authorityCA, error) {
 	if signer == nil {
 		return c, nil
 	}
+	if c.signer, err = signsLike(cert, signer); err != nil {
+		return nil, err
+	}
 	if !samePublicKey(signer.Public(), cert.PublicKey) {
 		return nil, fmt.Errorf("key %s is not the key of the certificate", r.KeyName)
 	}
-	c.signer = signer
-	c.algorithm, err = algorithmOf(signer)
+	c.algorithm, err = algorithmOf(c.signer)
 	return c, err
 }
 

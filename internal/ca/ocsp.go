@@ -9,7 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"sekisho/internal/pkix"
@@ -27,33 +27,22 @@ type OCSPAnswer struct {
 	ETag       string    // quoted, for HTTP; only when cacheable
 }
 
-const (
-	maxOCSPCacheBytes = 64 << 20
-	maxOCSPVariants   = 8 // ways to write one CertID: four hashes, parameters NULL or absent; pkix takes no others
-)
-
-// ocspResponder answers from memory where it can. An answer leaves memory at the moment its certificate changes.
+// ocspResponder answers from memory where it can.
 type ocspResponder struct {
-	a *Authority
-
-	mu    sync.RWMutex
-	epoch uint64 // raised by every drop: an answer made before is not stored after
-	cache map[pkix.CertID][]cachedAnswer
-	bytes int
-
+	a       *Authority
+	cache   ocspCache
+	running atomic.Bool // run signs anew what is asked for
 	signers ocspSigners
 }
 
-// cachedAnswer is an answer for one spelling of a CertID.
-type cachedAnswer struct {
-	raw    []byte
-	answer OCSPAnswer
-}
-
 func (r *ocspResponder) init(a *Authority) {
-	r.a, r.cache = a, map[pkix.CertID][]cachedAnswer{}
+	r.a = a
+	r.cache.init()
 	r.signers.init(a)
 }
+
+// drop forgets what is known of a certificate that changed.
+func (r *ocspResponder) drop(id pkix.CertID) { r.cache.drop(id) }
 
 // issuerHashes are how CertIDs name a CA.
 type issuerHashes map[crypto.Hash]pkix.OCSPCertID
@@ -101,21 +90,49 @@ func (r *ocspResponder) answer(ctx context.Context, der []byte) (OCSPAnswer, err
 	if issuer == nil {
 		return ocspRefusal(pkix.OCSPUnauthorized, "unauthorized"), nil
 	}
-	cacheable := len(req.Certs) == 1 && len(req.Nonce) == 0
-	id := pkix.CertID{Issuer: issuer.key, Serial: req.Certs[0].Serial}
-	answer, epoch, found := r.cached(id, req.Certs[0].Raw)
-	if cacheable && found {
-		r.a.counters.ocspCached.Add(1)
+	if len(req.Certs) > 1 || len(req.Nonce) > 0 {
+		answer, err := r.live(ctx, issuer, req)
+		if err != nil {
+			return ocspRefusal(pkix.OCSPInternalError, "internalError"), fmt.Errorf("answer OCSP: %w", err)
+		}
+		r.a.counters.ocspSigned.Add(1)
 		return answer, nil
 	}
-	answer, err = r.live(ctx, issuer, req)
+	return r.kept(ctx, issuer, req)
+}
+
+// kept answers a question that others ask too: one certificate, no nonce.
+func (r *ocspResponder) kept(ctx context.Context, issuer *authorityCA, req pkix.OCSPRequest) (OCSPAnswer, error) {
+	now := r.a.cfg.Now()
+	id := pkix.CertID{Issuer: issuer.key, Serial: req.Certs[0].Serial}
+	found, epoch := r.cache.answer(id, req.Certs[0].Raw, now)
+	if found != nil {
+		touch(&found.asked, now)
+		if now.Before(r.fresh(found.answer)) {
+			r.a.counters.ocspCached.Add(1)
+			return found.answer, nil
+		}
+	}
+	answer, err := r.live(ctx, issuer, req)
 	if err != nil {
 		return ocspRefusal(pkix.OCSPInternalError, "internalError"), fmt.Errorf("answer OCSP: %w", err)
 	}
-	if cacheable && answer.Cacheable {
-		r.store(id, epoch, cachedAnswer{raw: bytes.Clone(req.Certs[0].Raw), answer: answer})
+	r.a.counters.ocspSigned.Add(1)
+	if answer.Cacheable {
+		fresh := &cachedAnswer{raw: bytes.Clone(req.Certs[0].Raw), answer: answer}
+		fresh.asked.Store(now.Unix())
+		r.cache.keep(id, epoch, fresh)
 	}
 	return answer, nil
+}
+
+// fresh is until when an answer is served from memory: half its life, or, where run signs anew what has reached that, a
+// bit longer, lest a client wait for a signature that is being made.
+func (r *ocspResponder) fresh(answer OCSPAnswer) time.Time {
+	if r.running.Load() {
+		return answer.lifeAt(3, 4)
+	}
+	return answer.lifeAt(1, 2)
 }
 
 func ocspRefusal(status int, name string) OCSPAnswer {
@@ -138,37 +155,41 @@ func (r *ocspResponder) issuerOf(ids []pkix.OCSPCertID) *authorityCA {
 	return nil
 }
 
-// live reads the ledger and signs.
+// live asks what is known and signs. No answer is good for longer than the certificates of who signs it and of the CA.
 func (r *ocspResponder) live(ctx context.Context, issuer *authorityCA, req pkix.OCSPRequest) (OCSPAnswer, error) {
 	signer, err := r.signers.get(ctx, issuer)
 	if err != nil {
 		return OCSPAnswer{}, err
 	}
 	now := r.a.now()
+	nextUpdate := earlier(now.Add(r.a.cfg.OCSPLifetime), earlier(signer.cert.NotAfter, issuer.cert.NotAfter))
+	if !now.Before(nextUpdate) {
+		return OCSPAnswer{}, fmt.Errorf("the %s CA or its OCSP signer ended at %s", issuer.record.Name, nextUpdate.UTC().Format(time.RFC3339))
+	}
 	answer := OCSPAnswer{ThisUpdate: now, Cacheable: len(req.Nonce) == 0}
 	t := pkix.OCSPTemplate{
 		Responder: signer.cert, Include: []*x509.Certificate{signer.cert}, ProducedAt: now, Nonce: req.Nonce,
+		Responses: make([]pkix.OCSPSingle, 0, len(req.Certs)),
 	}
 	for _, id := range req.Certs {
-		single, err := r.status(ctx, issuer, id)
+		single, err := r.status(ctx, issuer, id.Serial)
 		if err != nil {
 			return OCSPAnswer{}, err
 		}
-		single.ThisUpdate = now
+		single.ID, single.ThisUpdate = id, now
 		if single.Status == pkix.OCSPUnknown {
 			answer.Cacheable = false // it may be issued in the next second
 		} else {
-			single.NextUpdate = now.Add(r.a.cfg.OCSPLifetime)
+			single.NextUpdate = nextUpdate
 		}
 		t.Responses = append(t.Responses, single)
 	}
 	if answer.DER, err = pkix.SignOCSP(t, signer.key); err != nil {
 		return OCSPAnswer{}, err
 	}
-	r.a.counters.ocspSigned.Add(1)
 	answer.Status = t.Responses[0].Status.String()
 	if answer.Cacheable {
-		answer.NextUpdate, answer.ETag = now.Add(r.a.cfg.OCSPLifetime), etag(answer.DER)
+		answer.NextUpdate, answer.ETag = nextUpdate, etag(answer.DER)
 	}
 	return answer, nil
 }
@@ -179,17 +200,21 @@ func etag(body []byte) string {
 	return `"` + hex.EncodeToString(sum[:16]) + `"`
 }
 
-// status is what the ledger says of a serial number of one of our CAs.
-func (r *ocspResponder) status(ctx context.Context, issuer *authorityCA, id pkix.OCSPCertID) (pkix.OCSPSingle, error) {
-	single := pkix.OCSPSingle{ID: id, Status: pkix.OCSPUnknown}
-	if r.a.cas.Load().below[pkix.CertID{Issuer: issuer.key, Serial: id.Serial}] { // CAs have no row of their own
-		single.Status = pkix.OCSPGood
+// status is what is known of a serial number of one of our CAs: from memory, which forgets what changes, else from the
+// ledger. The result has no id and no times.
+func (r *ocspResponder) status(ctx context.Context, issuer *authorityCA, serial pkix.Serial) (pkix.OCSPSingle, error) {
+	if r.a.cas.Load().below[pkix.CertID{Issuer: issuer.key, Serial: serial}] { // CAs have no row of their own
+		return pkix.OCSPSingle{Status: pkix.OCSPGood}, nil
+	}
+	id, now := pkix.CertID{Issuer: issuer.key, Serial: serial}, r.a.cfg.Now()
+	single, epoch, found := r.cache.status(id, now)
+	if found {
 		return single, nil
 	}
-	row, err := r.a.cfg.Ledger.CertificateByID(ctx, pkix.CertID{Issuer: issuer.key, Serial: id.Serial})
+	row, err := r.a.cfg.Ledger.CertificateByID(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return single, nil
+		return single, nil // unknown, and not kept: it may be issued in the next second
 	case err != nil:
 		return single, err
 	}
@@ -198,73 +223,9 @@ func (r *ocspResponder) status(ctx context.Context, issuer *authorityCA, id pkix
 		single.Status = pkix.OCSPGood
 	case Revoked:
 		single.Status, single.Reason, single.RevokedAt = pkix.OCSPRevoked, row.Reason, row.RevokedAt
+	default:
+		return single, nil
 	}
+	r.cache.keepStatus(id, epoch, single, now)
 	return single, nil
-}
-
-// cached finds an answer that is in the first half of its life. The epoch is for store.
-func (r *ocspResponder) cached(id pkix.CertID, raw []byte) (OCSPAnswer, uint64, bool) {
-	now := r.a.cfg.Now()
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, c := range r.cache[id] {
-		if bytes.Equal(c.raw, raw) && now.Before(c.answer.ThisUpdate.Add(r.a.cfg.OCSPLifetime/2)) && !now.Before(c.answer.ThisUpdate) {
-			return c.answer, r.epoch, true
-		}
-	}
-	return OCSPAnswer{}, r.epoch, false
-}
-
-// store keeps an answer unless a certificate changed since the epoch was read: it might be the one.
-func (r *ocspResponder) store(id pkix.CertID, epoch uint64, c cachedAnswer) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.epoch != epoch {
-		return
-	}
-	list := r.cache[id]
-	for i := range list {
-		if bytes.Equal(list[i].raw, c.raw) {
-			r.bytes += len(c.answer.DER) - len(list[i].answer.DER)
-			list[i] = c
-			return
-		}
-	}
-	if len(list) == maxOCSPVariants {
-		return
-	}
-	r.cache[id] = append(list, c)
-	r.bytes += len(c.answer.DER)
-	if r.bytes <= maxOCSPCacheBytes {
-		return
-	}
-	for other := range r.cache { // Go's map order is as good as any choice
-		if r.bytes <= maxOCSPCacheBytes*3/4 {
-			return
-		}
-		r.removeLocked(other)
-	}
-}
-
-// drop forgets the answers about a certificate that changed.
-func (r *ocspResponder) drop(id pkix.CertID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.epoch++
-	r.removeLocked(id)
-}
-
-// forget drops every answer: another signs them now.
-func (r *ocspResponder) forget() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.epoch++
-	r.cache, r.bytes = map[pkix.CertID][]cachedAnswer{}, 0
-}
-
-func (r *ocspResponder) removeLocked(id pkix.CertID) {
-	for _, c := range r.cache[id] {
-		r.bytes -= len(c.answer.DER)
-	}
-	delete(r.cache, id)
 }

@@ -17,6 +17,8 @@ import (
 const (
 	ocspSignerLife  = 30 * day
 	ocspSignerRenew = 10 * day // before its end
+	ocspSignerGrace = day      // how long clients leave the renewal to the responder
+	ocspSignerRetry = time.Minute
 )
 
 // ocspSigner is a delegate that signs answers for one CA (RFC 6960, Section 4.2.2.2).
@@ -28,36 +30,79 @@ type ocspSigner struct {
 // ocspSigners makes a delegate per CA when the first answer is wanted and anew before it ends. Its key lives in memory
 // only; its certificate has a row in the ledger like every other.
 type ocspSigners struct {
-	a  *Authority
-	mu sync.Mutex
-	by map[string]ocspSigner // by CA id
+	a       *Authority
+	issuing sync.Mutex // one at a time
 
-	warned map[string]time.Time // by CA id: when the end of a given signer was last logged
+	mu      sync.Mutex
+	by      map[string]ocspSigner // by CA id
+	retryAt map[string]time.Time  // by CA id, after a failure
+	warned  map[string]time.Time  // by CA id: when the end of a given signer was last logged
 }
 
 func (s *ocspSigners) init(a *Authority) {
-	s.a, s.by, s.warned = a, map[string]ocspSigner{}, map[string]time.Time{}
+	s.a, s.by, s.retryAt, s.warned = a, map[string]ocspSigner{}, map[string]time.Time{}, map[string]time.Time{}
 }
 
-// get returns the delegate of a CA. When a new one cannot be made, the old one serves until its end.
+// get returns the delegate of a CA. When a new one cannot be made, the old one serves until its end. While the responder
+// runs, it makes the new one in time, and nobody waits for it here.
 func (s *ocspSigners) get(ctx context.Context, issuer *authorityCA) (ocspSigner, error) {
 	if issuer.ocsp != nil || !issuer.signs() {
 		return s.given(ctx, issuer)
 	}
+	grace := time.Duration(0)
+	if s.a.ocsp.running.Load() {
+		grace = ocspSignerGrace
+	}
+	if current, ok := s.current(issuer, grace); ok {
+		return current, nil
+	}
+	return s.renew(ctx, issuer)
+}
+
+// renewDue makes new delegates where one is due; a CA that nobody has asked about has none.
+func (s *ocspSigners) renewDue(ctx context.Context) {
+	for _, c := range s.a.cas.Load().all() {
+		s.mu.Lock()
+		_, found := s.by[c.record.ID]
+		s.mu.Unlock()
+		if _, ok := s.current(c, 0); found && !ok && c.ocsp == nil && c.signs() {
+			_, _ = s.renew(ctx, c) // a failure with a delegate at hand is logged there, without one it is the next client's
+		}
+	}
+}
+
+// current is the delegate at hand if it need not be replaced yet: by the time that one is due and grace after.
+func (s *ocspSigners) current(issuer *authorityCA, grace time.Duration) (ocspSigner, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.a.now()
 	current, found := s.by[issuer.record.ID]
 	// One of the future was made before the clock was set back; nobody with the right time takes it.
-	if found && now.Before(current.renewAt(issuer.cert)) && !now.Before(current.cert.NotBefore) {
+	if !found || now.Before(current.cert.NotBefore) || !now.Before(current.cert.NotAfter) {
+		return ocspSigner{}, false
+	}
+	return current, now.Before(current.renewAt(issuer.cert).Add(grace)) || now.Before(s.retryAt[issuer.record.ID])
+}
+
+// renew makes a delegate unless somebody did meanwhile.
+func (s *ocspSigners) renew(ctx context.Context, issuer *authorityCA) (ocspSigner, error) {
+	s.issuing.Lock()
+	defer s.issuing.Unlock()
+	if current, ok := s.current(issuer, 0); ok {
 		return current, nil
 	}
 	fresh, err := s.issue(ctx, issuer)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, now := issuer.record.ID, s.a.now()
+	current, found := s.by[id]
 	switch {
 	case err == nil:
-		s.by[issuer.record.ID] = fresh
+		s.by[id] = fresh
+		delete(s.retryAt, id)
 		return fresh, nil
-	case found && now.Before(current.cert.NotAfter):
+	case found && now.Before(current.cert.NotAfter) && !now.Before(current.cert.NotBefore):
+		s.retryAt[id] = now.Add(ocspSignerRetry)
 		s.a.cfg.Logger.ErrorContext(ctx, "OCSP signer not renewed", "ca", issuer.record.Name, "not_after", current.cert.NotAfter, "error", err)
 		return current, nil
 	}
@@ -74,7 +119,7 @@ func (s ocspSigner) renewAt(issuer *x509.Certificate) time.Time {
 
 // issue makes a delegate's key and certificate and records it.
 func (s *ocspSigners) issue(ctx context.Context, issuer *authorityCA) (ocspSigner, error) {
-	key, err := ocspKey(issuer.cert.PublicKey)
+	key, err := ocspKey(issuer)
 	if err != nil {
 		return ocspSigner{}, err
 	}
@@ -101,13 +146,21 @@ func (s *ocspSigners) issue(ctx context.Context, issuer *authorityCA) (ocspSigne
 }
 
 // ocspKey makes a delegate's key: of the CA's own kind where that signs fast, P-256 below RSA and Ed25519 (every OCSP
-// client verifies it), ML-DSA below ML-DSA, lest a classical key speak for a post-quantum CA.
-func ocspKey(issuer crypto.PublicKey) (crypto.Signer, error) {
-	switch k := issuer.(type) {
+// client verifies it), ML-DSA below ML-DSA, lest a classical key speak for a post-quantum CA, and RSA with RSASSA-PSS below
+// the same, for clients of that CA verify this one.
+func ocspKey(issuer *authorityCA) (crypto.Signer, error) {
+	switch k := issuer.cert.PublicKey.(type) {
 	case *mldsa.PublicKey:
 		return mldsa.GenerateKey(k.Parameters())
 	case *ecdsa.PublicKey:
 		return ecdsa.GenerateKey(k.Curve, rand.Reader)
+	}
+	if pkix.IsPSS(issuer.signer) {
+		key, err := pkix.GenerateKey(pkix.RSA2048)
+		if err != nil {
+			return nil, err
+		}
+		return pkix.PSS(key)
 	}
 	return pkix.GenerateKey(pkix.ECDSAP256)
 }

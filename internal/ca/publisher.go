@@ -111,13 +111,15 @@ func poke(wake chan struct{}) {
 }
 
 // Run publishes CRLs until ctx ends: within a fraction of a second after a change, and again before nextUpdate. A CRL
-// that cannot be made or written to disk is tried again every second and logged; the one before it stays. It returns nil.
+// that cannot be made or written to disk is tried again every second and logged; the one before it stays. OCSP answers
+// that are asked for are signed anew at half their life. It returns nil.
 func (a *Authority) Run(ctx context.Context) error {
 	p := &a.publisher
-	p.running.Store(true)
-	defer p.running.Store(false)
 	var group sync.WaitGroup
 	defer group.Wait()
+	group.Go(func() { a.ocsp.run(ctx) })
+	p.running.Store(true)
+	defer p.running.Store(false)
 	if p.files != nil {
 		group.Go(func() { every(ctx, p.wakeWhole, p.wholesDue) })
 		group.Go(func() { every(ctx, p.wakeFiles, p.files.writeDue) })

@@ -27,6 +27,7 @@ type counters struct {
 	ocspGood, ocspRevoked, ocspUnknown, ocspErrors    atomic.Int64
 	ocspCached, ocspSigned, crlPublished, crlFailures atomic.Int64
 	crlFiles, crlFileFailures, crlFilesNewer          atomic.Int64
+	ocspRenewed                                       atomic.Int64
 }
 
 // Metrics is a reading of the counters since start. CRLBytes, CRLNumber and CRLNextUpdate are of the issuing CA's shards:
@@ -35,6 +36,7 @@ type Metrics struct {
 	Issued, Refused, Revoked, Held, Reactivated    int64
 	OCSPGood, OCSPRevoked, OCSPUnknown, OCSPErrors int64 // answers by status; errors are answers without one
 	OCSPCached, OCSPSigned                         int64 // responses served from memory, and signed
+	OCSPRenewed                                    int64 // answers in memory signed anew before anybody had to wait
 	CRLPublished, CRLFailures                      int64
 	CRLBytes, CRLNumber                            int64
 	CRLFiles, CRLFileFailures                      int64 // CRLs written to PublishDir, and attempts that failed
@@ -51,7 +53,7 @@ func (a *Authority) Metrics() Metrics {
 		Issued: c.issued.Load(), Refused: c.refused.Load(), Revoked: c.revoked.Load(), Held: c.held.Load(), Reactivated: c.reactivated.Load(),
 		OCSPGood: c.ocspGood.Load(), OCSPRevoked: c.ocspRevoked.Load(), OCSPUnknown: c.ocspUnknown.Load(), OCSPErrors: c.ocspErrors.Load(),
 		OCSPCached: c.ocspCached.Load(), OCSPSigned: c.ocspSigned.Load(), CRLPublished: c.crlPublished.Load(), CRLFailures: c.crlFailures.Load(),
-		CRLFiles: c.crlFiles.Load(), CRLFileFailures: c.crlFileFailures.Load(), CRLFilesNewer: c.crlFilesNewer.Load(),
+		CRLFiles: c.crlFiles.Load(), CRLFileFailures: c.crlFileFailures.Load(), CRLFilesNewer: c.crlFilesNewer.Load(), OCSPRenewed: c.ocspRenewed.Load(),
 	}
 	h := a.cas.Load()
 	for _, c := range h.all() {

@@ -53,7 +53,7 @@ func (a *Authority) SetSigner(ctx context.Context, req SignerRequest) (State, er
 	if err := a.storeCAs(ctx, change, a.entry(req.Actor, "ca.ocsp_signer", record.ID, detail)); err != nil {
 		return State{}, fmt.Errorf("record the OCSP signer of the CA %s: %w", record.Name, err)
 	}
-	a.ocsp.forget()
+	a.ocsp.cache.forget()
 	a.cfg.Logger.InfoContext(ctx, "OCSP signer changed", "actor", req.Actor, "ca", record.Name, "signer", detail["ocsp_signer"])
 	return a.state(ctx, record.ID)
 }

@@ -93,7 +93,7 @@ func SignCRLOf(t CRLTemplate, signer crypto.Signer, parts ...[]byte) ([]byte, er
 	if err := signerMatches(t.Issuer, signer); err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
 	}
-	alg, err := algorithmFor(signer.Public())
+	alg, err := algorithmFor(signer)
 	if err != nil {
 		return nil, fmt.Errorf("CRL: %w", err)
 	}

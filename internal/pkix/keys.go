@@ -94,6 +94,8 @@ func KeyTypeOf(pub crypto.PublicKey) string {
 		return string(Ed25519)
 	case *mldsa.PublicKey:
 		return strings.ToLower(k.Parameters().String())
+	case nil: // crypto/x509 reads no key of that algorithm
+		return "unknown"
 	}
 	return fmt.Sprintf("%T", pub)
 }

@@ -63,10 +63,10 @@ func SignOCSP(t OCSPTemplate, signer crypto.Signer) ([]byte, error) {
 	if t.Responder == nil || len(t.Responses) == 0 {
 		return nil, errors.New("OCSP response: no responder certificate or no answers")
 	}
-	if err := signerMatches(t.Responder, signer); err != nil {
+	if err := errors.Join(signerMatches(t.Responder, signer), t.check()); err != nil {
 		return nil, fmt.Errorf("OCSP response: %w", err)
 	}
-	alg, err := algorithmFor(signer.Public())
+	alg, err := algorithmFor(signer)
 	if err != nil {
 		return nil, fmt.Errorf("OCSP response: %w", err)
 	}
@@ -89,6 +89,32 @@ func SignOCSP(t OCSPTemplate, signer crypto.Signer) ([]byte, error) {
 		})
 	})
 	return b.Bytes()
+}
+
+// check refuses what nobody could read: a year that GeneralizedTime does not
+// have, an end before the beginning, a nonce over MaxOCSPNonce octets.
+func (t OCSPTemplate) check() error {
+	if len(t.Nonce) > MaxOCSPNonce {
+		return fmt.Errorf("a nonce of %d octets; at most %d", len(t.Nonce), MaxOCSPNonce)
+	}
+	times := []time.Time{t.ProducedAt}
+	for _, s := range t.Responses {
+		if times = append(times, s.ThisUpdate); s.Status == OCSPRevoked {
+			times = append(times, s.RevokedAt)
+		}
+		if s.NextUpdate.IsZero() {
+			continue
+		}
+		if times = append(times, s.NextUpdate); s.NextUpdate.Before(s.ThisUpdate) {
+			return fmt.Errorf("nextUpdate %v is before thisUpdate %v", s.NextUpdate, s.ThisUpdate)
+		}
+	}
+	for _, at := range times {
+		if year := at.UTC().Year(); year < 1 || year > 9999 {
+			return fmt.Errorf("the year %d cannot be written", year)
+		}
+	}
+	return nil
 }
 
 // addBasic writes BasicOCSPResponse (RFC 6960, Section 4.2.1).

@@ -27,9 +27,12 @@ type algorithm struct {
 	null   bool        // RFC 4055, Section 5: the parameters of RSA are NULL; others have none
 }
 
-// algorithmFor chooses the one signature algorithm that fits a public key.
-func algorithmFor(pub crypto.PublicKey) (algorithm, error) {
-	switch k := pub.(type) {
+// algorithmFor chooses the one signature algorithm that fits a key.
+func algorithmFor(signer crypto.Signer) (algorithm, error) {
+	if IsPSS(signer) {
+		return pssAlgorithm(), nil
+	}
+	switch k := signer.Public().(type) {
 	case *ecdsa.PublicKey:
 		switch k.Curve { // RFC 5758, Section 3.2
 		case elliptic.P256():
@@ -53,15 +56,18 @@ func algorithmFor(pub crypto.PublicKey) (algorithm, error) {
 			return algorithm{x509.MLDSA87, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 19}, 0, false}, nil
 		}
 	}
-	return algorithm{}, fmt.Errorf("no signature algorithm for a key of type %s", KeyTypeOf(pub))
+	return algorithm{}, fmt.Errorf("no signature algorithm for a key of type %s", KeyTypeOf(signer.Public()))
 }
 
 // add writes the AlgorithmIdentifier.
 func (a algorithm) add(b *cryptobyte.Builder) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(a.oid)
-		if a.null {
+		switch {
+		case a.null:
 			b.AddASN1NULL()
+		case a.x509 == x509.SHA256WithRSAPSS:
+			addPSSParameters(b)
 		}
 	})
 }
@@ -74,9 +80,9 @@ func (a algorithm) sign(message []byte, signer crypto.Signer) ([]byte, error) {
 // SignTBS is SEQUENCE { tbs, AlgorithmIdentifier, BIT STRING }, the shape of a
 // certificate or CRL around its to-be-signed part. The algorithm inside tbs
 // must be the one that fits the key: ECDSA with the digest of its curve, RSA
-// PKCS#1 v1.5 with SHA-256, Ed25519, ML-DSA.
+// PKCS#1 v1.5 with SHA-256 (or what PSS says), Ed25519, ML-DSA.
 func SignTBS(tbs []byte, signer crypto.Signer) ([]byte, error) {
-	alg, err := algorithmFor(signer.Public())
+	alg, err := algorithmFor(signer)
 	if err != nil {
 		return nil, err
 	}

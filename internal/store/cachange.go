@@ -188,7 +188,7 @@ func (t *tx) complete(ctx context.Context, known, c ca.Certificate, at time.Time
 	if err := errors.Join(t.recountZone(ctx, known, c), t.addNames(ctx, c.ID, namesOf(c.DER))); err != nil {
 		return ca.Imported{}, err
 	}
-	t.noteState(c, ca.Transition{}) // its key and its dates are known from here on
+	t.noteState(c, ca.Transition{})                               // its key and its dates are known from here on
 	if c.Status == ca.Revoked && c.Reason == pkix.KeyCompromise { // which key that was is known from here on
 		err = t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, c.KeyHash[:], micros(at), c.ID)
 	}

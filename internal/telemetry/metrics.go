@@ -170,6 +170,7 @@ func (s sink) ca(m ca.Metrics) {
 		"good": u(m.OCSPGood), "revoked": u(m.OCSPRevoked), "unknown": u(m.OCSPUnknown), "error": u(m.OCSPErrors),
 	})
 	s.labelled("ocsp_responses_total", "OCSP responses, by origin.", "origin", map[string]uint64{"cache": u(m.OCSPCached), "signed": u(m.OCSPSigned)})
+	s.counter("ocsp_renewals_total", "OCSP answers in memory signed anew before anybody had to wait for it.", u(m.OCSPRenewed))
 	s.labelled("crl_publications_total", "CRLs signed, by result.", "result", map[string]uint64{"published": u(m.CRLPublished), "failed": u(m.CRLFailures)})
 	s.labelled("crl_files_total", "CRLs written to disk, by result; newer: left alone, for the file has a number above the ledger's.", "result", map[string]uint64{
 		"written": u(m.CRLFiles), "failed": u(m.CRLFileFailures - m.CRLFilesNewer), "newer": u(m.CRLFilesNewer),

@@ -128,7 +128,7 @@ func (o options) loadOnce(ctx context.Context, c report.Load, list, dir string) 
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "taskset", "-c", o.serverAt, o.peer.Self, "crl-load", "-by", c.By, "-list", list, "-ca", o.peer.Files.CA,
-		"-entries", strconv.Itoa(c.Entries), "-dir", work, "-openssl", o.openssl)
+		"-entries", strconv.Itoa(c.Entries), "-dir", work, "-openssl", o.peer.OpenSSL)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -4,6 +4,7 @@
 //	make bench
 //	make bench BENCHARGS='-only full-seen,http1 -runs 1 -seconds 2 -servers sekisho,bare'
 //	make bench BENCHARGS='-only crl'
+//	make bench BENCHARGS='-only ocsp-get,ocsp-nonce,issue-1,issue-16 -runs 1'
 //
 // The rows of crl are about revocation lists: how lists are loaded, looked up, and what they cost handshakes.
 //
@@ -71,7 +72,6 @@ type options struct {
 	runs     int
 	seconds  float64
 	peer     peer.Config
-	openssl  string
 	out      string // results are written to OUT/RESULTS.md and OUT/results.json; empty: only printed
 	serverAt string // CPU of the server
 	loadAt   string // CPU of load generator and upstream
@@ -87,13 +87,14 @@ func parseOptions(args []string) (options, error) {
 	}
 	all = append(all, crlRows)
 	only := fs.String("only", strings.Join(all, ","), "rows to measure")
-	servers := fs.String("servers", strings.Join(peer.Names(), ","), "servers to measure")
+	servers := fs.String("servers", strings.Join(append(peer.Names(), "openssl", "cfssl"), ","), "servers to measure, where they can do a row")
 	fs.IntVar(&o.runs, "runs", 3, "runs of each row and server, interleaved")
 	fs.Float64Var(&o.seconds, "seconds", 5, "length of each run")
 	fs.StringVar(&o.peer.Sekisho, "sekisho", "../bin/sekisho", "path of sekisho")
 	fs.StringVar(&o.peer.Caddy, "caddy", "../bin/tools/caddy", "path of caddy")
 	fs.StringVar(&o.peer.Nginx, "nginx", "/usr/sbin/nginx", "path of nginx")
-	fs.StringVar(&o.openssl, "openssl", "openssl", "path of openssl, for the rows of crl")
+	fs.StringVar(&o.peer.CFSSL, "cfssl", "../bin/tools/cfssl", "path of cfssl, for the rows of OCSP and of issuing")
+	fs.StringVar(&o.peer.OpenSSL, "openssl", "openssl", "path of openssl, for the rows of crl and of OCSP")
 	fs.StringVar(&o.out, "out", "", "directory for RESULTS.md and results.json; empty: print only")
 	fs.StringVar(&o.serverAt, "server-cpu", "0", "CPU of the server")
 	fs.StringVar(&o.loadAt, "load-cpu", "1", "CPU of load generator and upstream")
@@ -134,13 +135,16 @@ func runLoad(args []string) error {
 	fs.StringVar(&c.Addr, "addr", "", "")
 	fs.IntVar(&c.PID, "pid", 0, "")
 	fs.Float64Var(&c.Seconds, "seconds", 5, "")
+	fs.StringVar(&c.Requests, "requests", "", "")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	c.Row = load.Row(*row)
 	var err error
-	if c.Clients, err = pki.LoadClients(*dir); err != nil {
-		return err
+	if !c.Row.Plain() {
+		if c.Clients, err = pki.LoadClients(*dir); err != nil {
+			return err
+		}
 	}
 	result, err := load.Run(c)
 	if err != nil {

@@ -64,7 +64,7 @@ func measure(ctx context.Context, o options) error {
 		}
 	}
 	if o.crl {
-		r.Versions["openssl"] = openSSLVersion(ctx, o.openssl)
+		r.Versions["openssl"] = openSSLVersion(ctx, o.peer.OpenSSL)
 		if r.CRL, err = o.measureCRL(ctx, dir); err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (o *options) setUp(ctx context.Context, dir string) error {
 		return err
 	}
 	o.peer.Self, o.peer.CPU = self, o.serverAt
-	for _, p := range []*string{&o.peer.Sekisho, &o.peer.Caddy, &o.peer.Nginx} {
+	for _, p := range []*string{&o.peer.Sekisho, &o.peer.Caddy, &o.peer.Nginx, &o.peer.CFSSL} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return err
 		}
@@ -127,9 +127,11 @@ func startUpstream(ctx context.Context, o options) (addr string, stop func(), er
 
 // row measures one row, server after server, o.runs times. A server that fails is noted and the others go on.
 func (o options) row(ctx context.Context, row load.Row, dir string) ([]report.Cell, error) {
-	cells := make([]report.Cell, len(o.servers))
-	for i, name := range o.servers {
-		cells[i] = report.Cell{Row: row, Server: name}
+	var cells []report.Cell
+	for _, name := range able(row) {
+		if slices.Contains(o.servers, name) {
+			cells = append(cells, report.Cell{Row: row, Server: name})
+		}
 	}
 	for run := range o.runs {
 		for i := range cells {
@@ -147,6 +149,14 @@ func (o options) row(ctx context.Context, row load.Row, dir string) ([]report.Ce
 	return cells, nil
 }
 
+// able are the servers that can do a row.
+func able(row load.Row) []string {
+	if row.Plain() {
+		return peer.PlainNames(row)
+	}
+	return peer.Names()
+}
+
 // once starts a server anew, so that it has seen no certificate, and loads it once. after, if it is not nil, sees the
 // server once more before it ends.
 func (o options) once(ctx context.Context, c report.Cell, work, certs string, after func(*peer.Peer) error) (load.Result, error) {
@@ -155,13 +165,13 @@ func (o options) once(ctx context.Context, c report.Cell, work, certs string, af
 		return result, err
 	}
 	o.peer.Dir = work
-	server, err := peer.Start(ctx, c.Server, o.peer)
+	server, requests, err := o.start(ctx, c, work)
 	if err != nil {
 		return result, err
 	}
 	defer server.Stop()
 	cmd := exec.CommandContext(ctx, "taskset", "-c", o.loadAt, o.peer.Self, "load", "-row", string(c.Row), "-addr", server.Addr,
-		"-pid", strconv.Itoa(server.PID), "-dir", certs, "-seconds", fmt.Sprint(o.seconds))
+		"-pid", strconv.Itoa(server.PID), "-dir", certs, "-seconds", fmt.Sprint(o.seconds), "-requests", requests)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -173,6 +183,24 @@ func (o options) once(ctx context.Context, c report.Cell, work, certs string, af
 		return result, err
 	}
 	return result, after(server)
+}
+
+// start starts a server; of a plain row it also writes the file of requests.
+func (o options) start(ctx context.Context, c report.Cell, work string) (server *peer.Peer, requests string, err error) {
+	if !c.Row.Plain() {
+		server, err = peer.Start(ctx, c.Server, o.peer)
+		return server, "", err
+	}
+	server, all, err := peer.StartPlain(ctx, c.Server, c.Row, o.peer)
+	if err != nil {
+		return nil, "", err
+	}
+	requests = filepath.Join(work, "requests.bin")
+	if err := load.WriteRequests(requests, all); err != nil {
+		server.Stop()
+		return nil, "", err
+	}
+	return server, requests, nil
 }
 
 // write prints the table and keeps it.

@@ -31,13 +31,30 @@ const (
 	Resumed  Row = "resumed"   // resumed handshakes
 	HTTP1    Row = "http1"     // keep-alive requests, HTTP/1.1
 	HTTP2    Row = "http2"     // keep-alive requests, HTTP/2
+
+	OCSPGet   Row = "ocsp-get"   // OCSP answers by GET, without a nonce, about 1,000 certificates in turn
+	OCSPNonce Row = "ocsp-nonce" // OCSP answers by POST with a nonce, which must be signed for it
+	Issue1    Row = "issue-1"    // certificates by API for one P-256 CSR, one in flight
+	Issue16   Row = "issue-16"   // the same, 16 in flight
 )
 
 // Rows are all rows in the order of the table.
-func Rows() []Row { return []Row{FullNew, FullSeen, Resumed, HTTP1, HTTP2} }
+func Rows() []Row {
+	return []Row{FullNew, FullSeen, Resumed, HTTP1, HTTP2, OCSPGet, OCSPNonce, Issue1, Issue16}
+}
+
+// Plain reports whether a row is over plain HTTP, by requests of its own.
+func (r Row) Plain() bool {
+	switch r {
+	case OCSPGet, OCSPNonce, Issue1, Issue16:
+		return true
+	}
+	return false
+}
 
 const (
 	handshakers = 8    // handshakes in flight
+	plainers    = 16   // requests in flight of the plain rows, but for Issue1
 	connections = 64   // kept-alive connections, one request in flight on each
 	seen        = 1000 // certificates of FullSeen
 	warm        = 500 * time.Millisecond
@@ -50,6 +67,8 @@ type Config struct {
 	Clients []tls.Certificate // at least seen; FullNew uses each once and ends early when they run out
 	Seconds float64
 	PID     int // of the server: its CPU time is read around the run
+	// Requests is the file of the requests of a plain row; those need no Clients.
+	Requests string
 }
 
 // Result is what one run measured.
@@ -91,7 +110,7 @@ type tally struct {
 
 // Run warms the server up, measures, and returns the figures.
 func Run(c Config) (Result, error) {
-	if len(c.Clients) < seen {
+	if !c.Row.Plain() && len(c.Clients) < seen {
 		return Result{}, fmt.Errorf("%d client certificates, want at least %d", len(c.Clients), seen)
 	}
 	workers, err := prepare(c)
@@ -149,6 +168,10 @@ func prepare(c Config) ([]worker, error) {
 			workers = append(workers, w)
 		}
 		return workers, nil
+	case Issue1:
+		return newPlain(c, 1)
+	case OCSPGet, OCSPNonce, Issue16:
+		return newPlain(c, plainers)
 	}
 	return nil, fmt.Errorf("no row %q; rows are %v", c.Row, Rows())
 }

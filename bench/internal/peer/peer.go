@@ -37,6 +37,8 @@ type Config struct {
 	Sekisho string          // paths of the programs
 	Caddy   string
 	Nginx   string
+	OpenSSL string
+	CFSSL   string
 	Self    string // this program, for the bare server
 	CPU     string // the one core, as taskset writes it
 	CRL     *CRL   // nil: the CA has no lists
@@ -124,23 +126,11 @@ func Start(ctx context.Context, name string, c Config) (*Peer, error) {
 	if err := writeConf(conf, k.conf, c, addr); err != nil {
 		return nil, err
 	}
-	p := &Peer{Addr: addr, done: make(chan error, 1), log: filepath.Join(c.Dir, name+".log")}
-	out, err := os.Create(p.log)
+	start := time.Now()
+	p, err := startProgram(ctx, name, addr, c, k.args(c, conf, addr))
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
-	p.cmd = exec.CommandContext(ctx, "taskset", append([]string{"-c", c.CPU}, k.args(c, conf, addr)...)...)
-	p.cmd.Dir = c.Dir
-	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+c.Dir, "XDG_DATA_HOME="+c.Dir, "XDG_CONFIG_HOME="+c.Dir)
-	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	start := time.Now()
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	p.PID = p.cmd.Process.Pid // taskset becomes the server
-	go func() { p.done <- p.cmd.Wait() }()
 	err = p.until(2*time.Millisecond, func() error { return load.Answers(p.Addr) })
 	p.Started = time.Since(start)
 	if err == nil && c.Answered != nil {
@@ -151,10 +141,36 @@ func Start(ctx context.Context, name string, c Config) (*Peer, error) {
 	}
 	if err != nil {
 		p.Stop()
-		text, _ := os.ReadFile(p.log) // for people; missing is said by its absence
-		return nil, fmt.Errorf("%s: %w\n%s", name, err, bytes.TrimSpace(text))
+		return nil, fmt.Errorf("%s: %w\n%s", name, err, p.said())
 	}
 	return p, nil
+}
+
+// startProgram starts a program alone on the core. Nothing is known yet of whether it listens.
+func startProgram(ctx context.Context, name, addr string, c Config, args []string) (*Peer, error) {
+	p := &Peer{Addr: addr, done: make(chan error, 1), log: filepath.Join(c.Dir, name+".log")}
+	out, err := os.Create(p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	p.cmd = exec.CommandContext(ctx, "taskset", append([]string{"-c", c.CPU}, args...)...)
+	p.cmd.Dir = c.Dir
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "HOME="+c.Dir, "XDG_DATA_HOME="+c.Dir, "XDG_CONFIG_HOME="+c.Dir)
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	p.PID = p.cmd.Process.Pid // taskset becomes the server
+	go func() { p.done <- p.cmd.Wait() }()
+	return p, nil
+}
+
+// said is what the server has printed so far, for people; a log that is missing is said by its absence.
+func (p *Peer) said() string {
+	text, _ := os.ReadFile(p.log)
+	return string(bytes.TrimSpace(text))
 }
 
 // ready waits for an answer and sees to it that the server keeps out whom it must.
@@ -209,15 +225,26 @@ func (p *Peer) Stop() {
 // Version is what is known of a server's program, in one line: of one built by Go its main modules, of nginx what it
 // says, OpenSSL included, because that decides about its handshakes.
 func Version(ctx context.Context, name string, c Config) string {
-	k, err := find(name)
-	if err != nil || k.program == nil {
-		return "httputil.ReverseProxy, " + runtime.Version()
+	program := map[string]string{"openssl": c.OpenSSL, "cfssl": c.CFSSL}[name]
+	if program == "" {
+		k, err := find(name)
+		if err != nil || k.program == nil {
+			return "httputil.ReverseProxy, " + runtime.Version()
+		}
+		program = k.program(c)
 	}
-	program := k.program(c)
+	if name == "openssl" {
+		out, err := exec.CommandContext(ctx, program, "version").Output()
+		if err != nil {
+			return "not there"
+		}
+		return strings.TrimSpace(string(out))
+	}
 	if info, err := buildinfo.ReadFile(program); err == nil {
 		version := info.Main.Version
 		for _, d := range info.Deps {
-			if strings.HasSuffix(info.Path, "/caddy/v2/cmd/caddy") && d.Path == "github.com/caddyserver/caddy/v2" {
+			// Both are built as tools of a module of ours.
+			if strings.HasPrefix(info.Path, d.Path+"/cmd/") {
 				version = d.Version
 			}
 		}

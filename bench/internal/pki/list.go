@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -79,9 +80,18 @@ func LoadCA(path string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	cert, err := ParsePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return cert, nil
+}
+
+// ParsePEM reads one certificate.
+func ParsePEM(text []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%s holds no PEM", path)
+		return nil, errors.New("no PEM")
 	}
 	return x509.ParseCertificate(block.Bytes)
 }

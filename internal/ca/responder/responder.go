@@ -10,7 +10,8 @@
 //	GET  /ocsp/{request}               the same in base64
 //
 // Nothing here is secret and nothing changes state, so there is no authentication. It refuses requests over 64 KiB and
-// clients that read slower than 16 KiB a second, and it never lets an HTTP cache hold an answer beyond [Config.MaxAge]: a revocation must show within a second.
+// clients that read slower than 16 KiB a second, and it never lets an HTTP cache hold an answer beyond [Config.MaxAge] and
+// [Config.OCSPMaxAge]: a revocation must show within a second.
 //
 //	http.ListenAndServe("127.0.0.1:8441", responder.New(responder.Config{Authority: authority}))
 package responder
@@ -33,10 +34,12 @@ import (
 type Config struct {
 	Authority *ca.Authority
 	Logger    *slog.Logger // nil: slog.Default()
-	// MaxAge is how long an HTTP cache may hold CRLs and OCSP answers without asking again. 0, the default: not at all;
-	// a cache asks each time and gets 304 Not Modified while nothing changed.
+	// MaxAge is how long an HTTP cache may hold CRLs without asking again. 0, the default: not at all; a cache asks each
+	// time and gets 304 Not Modified while nothing changed.
 	MaxAge time.Duration
-	Now    func() time.Time // nil: time.Now
+	// OCSPMaxAge is the same for OCSP answers that are asked for by GET. It ends with an answer's nextUpdate.
+	OCSPMaxAge time.Duration
+	Now        func() time.Time // nil: time.Now
 }
 
 // New makes the handler.
@@ -47,7 +50,7 @@ func New(cfg Config) http.Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	r := &responder{cfg: cfg, gzip: newGzipCache(), patience: 30 * time.Second, slowest: 16 << 10}
+	r := &responder{cfg: cfg, gzip: newGzipCache(), headers: newOCSPHeaders(), patience: 30 * time.Second, slowest: 16 << 10}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /crl/{ca}/{file}", r.crl)
 	mux.HandleFunc("GET /crl/{file}", r.crl)
@@ -59,6 +62,7 @@ func New(cfg Config) http.Handler {
 type responder struct {
 	cfg      Config
 	gzip     *gzipCache
+	headers  *ocspHeaders
 	patience time.Duration // a client may take that long for an answer,
 	slowest  int           // and a second longer for each so many octets of it
 }
@@ -67,8 +71,8 @@ type responder struct {
 func (r *responder) withOCSP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.hurry(w, 0)
-		if path := req.URL.EscapedPath(); path == "/ocsp" || strings.HasPrefix(path, "/ocsp/") {
-			r.ocsp(w, req)
+		if path := requestPath(req); isOCSP(path) {
+			r.ocsp(w, req, path)
 			return
 		}
 		next.ServeHTTP(w, req)

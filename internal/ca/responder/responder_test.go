@@ -27,19 +27,19 @@ import (
 // world is a responder on a real socket over a real CA and store.
 type world struct {
 	*ca.Authority
-	t   *testing.T
+	t   testing.TB
 	url string
 	id  string // of the issuing CA
 	row ca.Certificate
 }
 
 // newWorld is newWorldOf one shard.
-func newWorld(t *testing.T, maxAge time.Duration) *world {
+func newWorld(t testing.TB, maxAge time.Duration) *world {
 	t.Helper()
 	return newWorldOf(t, maxAge, 1)
 }
 
-func newWorldOf(t *testing.T, maxAge time.Duration, shards int) *world {
+func newWorldOf(t testing.TB, maxAge time.Duration, shards int) *world {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	ledger, err := store.Open(t.Context(), store.Config{Dir: t.TempDir(), Logger: logger})

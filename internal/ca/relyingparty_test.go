@@ -167,6 +167,7 @@ func TestWholeCRLExpiry(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.revoke(row.ID, pkix.Superseded)
+	other := f.sameShard(1)[0]
 	for _, step := range []struct {
 		after        time.Duration
 		whole        bool // asked for
@@ -176,9 +177,15 @@ func TestWholeCRLExpiry(t *testing.T) {
 		{5 * time.Hour, true, true, true}, // before the end
 		{13 * time.Hour, false, true, true},
 		{26 * time.Hour, true, false, true}, // has left its shard; told once more here
+		{27 * time.Hour, true, false, false},
 		{39 * time.Hour, true, false, false},
 	} {
 		f.clock.Store(int64(step.after))
+		if other.Status == ca.Active { // a reason for another list of all shards
+			other = f.hold(other.ID)
+		} else {
+			other = f.reactivate(other.ID)
+		}
 		if _, ok := f.full(row.Shard).entries[row.Serial]; ok != step.shard {
 			t.Errorf("after %v: in its shard's list %v", step.after, ok)
 		}
@@ -212,6 +219,9 @@ func TestClockSetBackLists(t *testing.T) {
 		t.Fatal("the entry did not leave, so the test tests nothing")
 	}
 	f.clock.Store(0)
+	if list := f.must(f.FullCRLNow(t.Context(), f.issuingID())); list.ThisUpdate.After(f.cfg.Now()) {
+		t.Errorf("all shards: a list of %v, nothing having changed", list.ThisUpdate)
+	}
 	f.revoke(later.ID, pkix.Superseded)
 	full, delta := f.full(shard), f.delta(shard)
 	now := f.read(f.must(f.FullCRLNow(t.Context(), f.issuingID())).DER)

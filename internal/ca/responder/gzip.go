@@ -21,10 +21,17 @@ const (
 // than a quarter of the time goes into it: who asks meanwhile gets the list as it is.
 type gzipCache struct {
 	mu    sync.Mutex
-	lists map[string]gzipped // by path
+	lists map[place]gzipped
 	size  int
 	busy  bool
 	next  time.Time // not before
+}
+
+// place is where a list is published.
+type place struct {
+	ca    string
+	shard int
+	delta bool
 }
 
 // gzipped is a compressed list; nil: compressed, it is no smaller.
@@ -33,15 +40,16 @@ type gzipped struct {
 	body []byte
 }
 
-func newGzipCache() *gzipCache { return &gzipCache{lists: map[string]gzipped{}} }
+func newGzipCache() *gzipCache { return &gzipCache{lists: map[place]gzipped{}} }
 
-// of is the compressed form of the list at a path; nil when there is none to be had now.
-func (g *gzipCache) of(path string, crl ca.CRL) []byte {
+// of is the compressed form of the list; nil when there is none to be had now.
+func (g *gzipCache) of(crl ca.CRL) []byte {
+	at := place{crl.CAID, crl.Shard, crl.Base != nil}
 	if len(crl.DER) < gzipFrom || len(crl.DER) > gzipKept {
 		return nil
 	}
 	g.mu.Lock()
-	known, ok := g.lists[path]
+	known, ok := g.lists[at]
 	if ok && known.etag == crl.ETag {
 		defer g.mu.Unlock()
 		return known.body
@@ -61,19 +69,19 @@ func (g *gzipCache) of(path string, crl ca.CRL) []byte {
 	if took > time.Millisecond { // a small one makes nobody wait
 		g.next = time.Now().Add(3 * took)
 	}
-	g.keep(path, gzipped{crl.ETag, body})
+	g.keep(at, gzipped{crl.ETag, body})
 	return body
 }
 
-// keep remembers a list in place of the one before it at the path, and forgets others when they are too many.
-func (g *gzipCache) keep(path string, z gzipped) {
-	g.size += len(z.body) - len(g.lists[path].body)
-	g.lists[path] = z
+// keep remembers a list in place of the one before it at the place, and forgets others when they are too many.
+func (g *gzipCache) keep(at place, z gzipped) {
+	g.size += len(z.body) - len(g.lists[at].body)
+	g.lists[at] = z
 	for other, o := range g.lists {
 		if g.size <= gzipKept && len(g.lists) <= gzipListsMax {
 			return
 		}
-		if other != path {
+		if other != at {
 			g.size -= len(o.body)
 			delete(g.lists, other)
 		}

@@ -29,38 +29,38 @@ func TestAcceptsGzip(t *testing.T) {
 	}
 }
 
-// TestGzipCache: one form a list, made once; the newest list of a path replaces the one before; what does not get smaller
+// TestGzipCache: one form a list, made once; the newest list of a place replaces the one before; what does not get smaller
 // or came too soon after a dear one goes out as it is; the whole is bounded.
 func TestGzipCache(t *testing.T) {
-	list := func(tag string, size int) ca.CRL {
-		return ca.CRL{DER: bytes.Repeat([]byte(tag), size/len(tag)), ETag: `"` + tag + `"`}
+	list := func(id, tag string, size int) ca.CRL {
+		return ca.CRL{CAID: id, DER: bytes.Repeat([]byte(tag), size/len(tag)), ETag: `"` + tag + `"`}
 	}
 	g := newGzipCache()
-	first := g.of("/a", list("one", 9000))
-	if got := unzip(t, first); !bytes.Equal(got, list("one", 9000).DER) {
+	first := g.of(list("a", "one", 9000))
+	if got := unzip(t, first); !bytes.Equal(got, list("a", "one", 9000).DER) {
 		t.Fatal("it is another list")
 	}
-	if again := g.of("/a", list("one", 9000)); &again[0] != &first[0] {
+	if again := g.of(list("a", "one", 9000)); &again[0] != &first[0] {
 		t.Error("the list was compressed twice")
 	}
 	g.next = time.Now().Add(time.Hour)
-	if g.of("/b", list("one", 9000)) != nil || g.of("/a", list("one", 9000)) == nil {
+	if g.of(list("b", "one", 9000)) != nil || g.of(list("a", "one", 9000)) == nil {
 		t.Error("while compressing pauses, only what there is goes out")
 	}
 	g.next = time.Time{}
-	if got := unzip(t, g.of("/a", list("two", 9000))); !bytes.Equal(got, list("two", 9000).DER) || len(g.lists) != 1 {
-		t.Errorf("the next list of the path: %d kept", len(g.lists))
+	if got := unzip(t, g.of(list("a", "two", 9000))); !bytes.Equal(got, list("a", "two", 9000).DER) || len(g.lists) != 1 {
+		t.Errorf("the next list of the place: %d kept", len(g.lists))
 	}
 	noise := make([]byte, 4000)
 	for i := range noise {
 		noise[i] = byte(rand.Uint32())
 	}
-	if g.of("/noise", ca.CRL{DER: noise, ETag: `"n"`}) != nil || g.of("/small", list("x", 100)) != nil {
+	if g.of(ca.CRL{CAID: "noise", DER: noise, ETag: `"n"`}) != nil || g.of(list("small", "x", 100)) != nil {
 		t.Error("what does not get smaller, or is small, was compressed")
 	}
 	for i := range 2 * gzipListsMax {
 		g.next = time.Time{}
-		g.keep(fmt.Sprint("/", i), gzipped{"x", make([]byte, gzipKept/1000)})
+		g.keep(place{ca: fmt.Sprint(i)}, gzipped{"x", make([]byte, gzipKept/1000)})
 	}
 	total := 0
 	for _, z := range g.lists {

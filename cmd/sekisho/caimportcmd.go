@@ -144,6 +144,7 @@ func readForImport(path, block string) (string, error) {
 
 // importCA sends the import and says what became of it.
 func importCA(ctx context.Context, e env, a *api, body map[string]any, asJSON bool) error {
+	a.patient()
 	reply, err := a.send(ctx, "POST", "/sekisho/ca/import", body)
 	if err != nil {
 		return err
@@ -185,6 +186,7 @@ edge and in OCSP answers; what was on hold and has left the list is active again
 					Entries, Revoked, Reactivated int
 				}
 				call := apiCall{"POST", "/sekisho/ca/" + url.PathEscape(args[0]) + "/crl", map[string]any{"crl": text, "zone_id": zone}}
+				a.patient()
 				if err := a.callNoting(ctx, e, call, &r); err != nil {
 					return err
 				}

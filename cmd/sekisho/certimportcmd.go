@@ -27,6 +27,7 @@ PEM certificates, or one in DER; the certificates of a file are recorded all or 
 				if err != nil {
 					return err
 				}
+				a.patient()
 				var all []importedCertificate
 				for _, path := range args {
 					text, err := readForImport(path, "CERTIFICATE")

@@ -55,6 +55,8 @@ type api struct {
 	token  string
 	client *http.Client
 	close  func() error
+
+	patient func() // has every answer waited for longer: an import of half a million entries takes minutes
 }
 
 // open finds the target. Errors say which place was tried.
@@ -113,9 +115,11 @@ func (t *target) remote(server, token string) (*api, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
+	client := &http.Client{Transport: transport, Timeout: time.Minute}
 	return &api{
-		base: server + "/client/v4", token: token, client: &http.Client{Transport: transport, Timeout: time.Minute},
-		close: func() error { transport.CloseIdleConnections(); return nil },
+		base: server + "/client/v4", token: token, client: client,
+		close:   func() error { transport.CloseIdleConnections(); return nil },
+		patient: func() { client.Timeout, transport.ResponseHeaderTimeout = 15*time.Minute, 15*time.Minute },
 	}, nil
 }
 

@@ -19,7 +19,7 @@ type caObject struct {
 	Name              string `json:"name"`
 	Parent            string `json:"parent,omitempty"`
 	Role              string `json:"role"`     // root or issuing
-	State             string `json:"state"`    // active (in force), issuing (when it is named), retired, answering (its key is elsewhere)
+	State             string `json:"state"`    // active (in force), issuing (when it is named), retired, answering (its key is elsewhere), unfinished (import it again)
 	Active            bool   `json:"active"`   // state is active
 	Imported          bool   `json:"imported"` // made elsewhere
 	Trusted           bool   `json:"trusted"`  // hosts let its clients in as those of the managed CA
@@ -66,6 +66,8 @@ func (s *server) caObject(c ca.State) caObject {
 		OCSPSignerExpiresOn: stamp(c.SignerTo), CRLNumber: c.List.Number, Extra: []extraObject{},
 	}
 	switch {
+	case c.Broken:
+		o.State = "unfinished"
 	case c.InForce:
 		o.State = "active"
 	case !c.HasKey:

@@ -40,8 +40,10 @@ type none struct{}
 // optional marks a request whose body may be absent.
 type optional interface{ bodyIsOptional() }
 
-// large marks a request whose body may be larger than maxBody.
+// large marks a request whose body may be larger than maxBody. Its answer may take largeTime.
 type large interface{ bodyLimit() int64 }
+
+const largeTime = 15 * time.Minute
 
 // handle is the one adapter between HTTP and the handlers: authenticate, authorize, check the ids of the path, decode,
 // call, answer in the envelope. Handlers return errors and never write them. action names the call in the audit log,
@@ -136,6 +138,9 @@ func decode(w http.ResponseWriter, r *http.Request, req any) error {
 	limit := int64(maxBody)
 	if l, ok := req.(large); ok {
 		limit = l.bodyLimit()
+		// A writer that has no deadlines belongs to a wrapper, which has its own.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(largeTime))
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(largeTime))
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {

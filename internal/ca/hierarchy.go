@@ -97,8 +97,15 @@ func (c *authorityCA) signed(cert *x509.Certificate) bool {
 	return !cert.Equal(c.cert) && signedBy(cert, c.cert)
 }
 
+// unfinished reports whether the import of a CA was broken off before its CRL was stored whole: nobody else retires an
+// imported CA. Until it is imported again nothing is signed for it.
+func (r CARecord) unfinished() bool { return r.Imported && r.Retired }
+
 // loadCA finds the keys of a record.
 func (a *Authority) loadCA(r CARecord) (*authorityCA, error) {
+	if r.unfinished() {
+		return newCA(r, nil)
+	}
 	var signer crypto.Signer
 	var err error
 	if r.KeyName != "" {
@@ -339,6 +346,7 @@ type State struct {
 	Extra    []*x509.Certificate // as Chain and the publisher know them
 	InForce  bool                // what is asked of no CA by name is asked of this one
 	Issues   bool                // certificates may be asked of it
+	Broken   bool                // its import was broken off; importing it again goes on
 	HasKey   bool
 	SignerTo time.Time // end of the OCSP signer that was made elsewhere; zero: none
 	Count    CACount
@@ -355,7 +363,7 @@ func (a *Authority) States(ctx context.Context) ([]State, error) {
 	for i, c := range h.list {
 		states[i] = State{
 			CARecord: c.record, Cert: c.cert, KeyType: pkix.KeyType(pkix.KeyTypeOf(c.cert.PublicKey)), Extra: c.extra, InForce: c == h.root || c == h.issuing, Issues: c.issues(), HasKey: c.signs(),
-			Count: counts[c.record.ID],
+			Broken: c.record.unfinished(), Count: counts[c.record.ID],
 		}
 		if c.ocsp != nil {
 			states[i].SignerTo = c.ocsp.cert.NotAfter

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"sekisho/internal/auditlog"
 	"sekisho/internal/pkix"
 )
 
@@ -46,9 +47,12 @@ type imported struct {
 	key    crypto.Signer // nil: elsewhere
 	signer *ocspSigner   // nil: none given
 	list   *readList     // nil: none given
+	again  bool          // an import that was broken off goes on
 }
 
-// Import checks everything first, stores keys and then the CA with what its CRL says, in one transaction. It returns a
+// Import checks everything first, stores keys, and then the CA with what its CRL says. A CRL of over a thousand entries is
+// stored in parts, lest other writes wait; until the last part is there the CA does nothing and nobody trusts it, and after
+// an error in between importing it again goes on. It returns a
 // [*RequestError], ErrNotReady, or ErrConflict for a CA, a key or a name that is here already; then nothing is stored. The
 // caller has the hosts trust the CA after it ([Authority.ClientAnchors]).
 func (a *Authority) Import(ctx context.Context, req ImportRequest) (ImportResult, error) {
@@ -67,28 +71,55 @@ func (a *Authority) Import(ctx context.Context, req ImportRequest) (ImportResult
 	if err := a.storeImportedKeys(&in); err != nil {
 		return ImportResult{}, err
 	}
-	change := CAChange{Add: []CARecord{in.record}}
+	var rows []Certificate
 	if in.list != nil {
-		change.Floor, change.Certificates = in.list.floor, in.list.rows
+		rows = in.list.rows
 	}
-	revoked := len(change.Certificates)
-	if in.signer != nil {
-		change.Certificates = append(change.Certificates, a.importedRow(in.signer.cert, in.cert, importPlace{ca: in.record.ID}))
-	}
-	entry := a.entry(req.Actor, "ca.import", in.record.ID, in.detail(revoked))
-	err = a.storeCAs(ctx, change, entry)
-	if a.cas.Load().find(in.record.ID) != nil { // also after an error that came when it was stored already
-		for _, row := range change.Certificates[:revoked] {
-			a.tell(row)
-		}
-	}
-	if err != nil {
+	revoked := len(rows)
+	if err := a.storeImport(ctx, in, rows, a.entry(req.Actor, "ca.import", in.record.ID, in.detail(revoked))); err != nil {
 		return ImportResult{}, fmt.Errorf("record the CA %s: %w", in.record.Name, err)
 	}
 	a.cfg.Logger.InfoContext(ctx, "certificate authority imported", "actor", req.Actor, "name", in.record.Name, "id", in.record.ID,
 		"subject", pkix.DNString(in.cert.RawSubject), "key", in.key != nil, "revoked", revoked, "not_after", in.cert.NotAfter)
 	state, err := a.state(ctx, in.record.ID)
 	return ImportResult{CA: state, Revoked: revoked}, err
+}
+
+// storeImport stores a CA with what its CRL says: in one transaction, or, where the list is long, the CA first as one that
+// does nothing and that nobody trusts, then the list in parts, and then the CA as it shall be.
+func (a *Authority) storeImport(ctx context.Context, in imported, rows []Certificate, entry auditlog.Entry) error {
+	change := CAChange{Add: []CARecord{in.record}}
+	if in.list != nil {
+		change.Floor = in.list.floor
+	}
+	var signer []Certificate
+	if in.signer != nil {
+		signer = []Certificate{a.importedRow(in.signer.cert, in.cert, importPlace{ca: in.record.ID})}
+	}
+	if len(rows) <= maxAtOnce && !in.again {
+		change.Certificates = append(slices.Clone(rows), signer...)
+		err := a.storeCAs(ctx, change, entry)
+		if a.cas.Load().find(in.record.ID) != nil { // also after an error that came when it was stored already
+			for _, row := range rows {
+				a.tell(row)
+			}
+		}
+		return err
+	}
+	if !in.again {
+		waiting := in.record
+		waiting.Retired, waiting.Untrusted, waiting.List = true, true, List{}
+		change.Add[0] = waiting
+		if err := a.storeCAs(ctx, change, entry); err != nil {
+			return err
+		}
+	}
+	for part := range slices.Chunk(rows, maxAtOnce) {
+		if _, err := a.importPart(ctx, ListImport{CAID: in.record.ID, Rows: part, At: a.now()}, entry); err != nil {
+			return fmt.Errorf("its CRL is not stored whole, so it does nothing yet; import it again: %w", err)
+		}
+	}
+	return a.storeCAs(ctx, CAChange{Update: []CARecord{in.record}, Floor: change.Floor, Certificates: signer}, entry)
 }
 
 // detail is what the audit log says of an import.
@@ -122,7 +153,7 @@ func (a *Authority) state(ctx context.Context, id string) (State, error) {
 
 // storeImportedKeys makes the keys durable, under names that are new each time.
 func (a *Authority) storeImportedKeys(in *imported) error {
-	if in.key != nil {
+	if in.key != nil && !in.again {
 		in.record.KeyName = "ca-imported-" + in.record.ID[:8]
 		if _, err := a.cfg.Keys.Add(in.record.KeyName, in.key); err != nil {
 			return fmt.Errorf("store the key of the CA %s: %w", in.record.Name, err)
@@ -167,7 +198,7 @@ func (a *Authority) checkImport(ctx context.Context, req ImportRequest) (importe
 	case req.Shards < 0 || req.Shards > MaxShards:
 		return in, invalid("shards", "%d is not between 1 and %d", req.Shards, MaxShards)
 	}
-	if in.record.Name, err = h.nameFor(req.Name, in.cert); err != nil {
+	if err := h.identify(&in, req.Name); err != nil {
 		return in, err
 	}
 	if in.record.Extra, err = a.readChain(req.Chain, in.cert); err != nil {
@@ -201,6 +232,22 @@ func (a *Authority) readFirstList(in *imported, req ImportRequest) (err error) {
 			return invalid("ocsp_certificate", "the CRL says that the OCSP signer is revoked")
 		}
 	}
+	return nil
+}
+
+// identify gives the CA its name, or those that it has already where its import goes on: name, id, key and shards.
+func (h *hierarchy) identify(in *imported, name string) (err error) {
+	at := slices.IndexFunc(h.list, func(c *authorityCA) bool { return c.cert.Equal(in.cert) })
+	if at < 0 {
+		in.record.Name, err = h.nameFor(name, in.cert)
+		return err
+	}
+	have := h.list[at].record
+	if (have.KeyName == "") != (in.key == nil) {
+		return invalid("key", "the import of this CA was begun with the other choice about its key; make the same")
+	}
+	in.again = true
+	in.record.ID, in.record.Name, in.record.KeyName, in.record.Shards = have.ID, have.Name, have.KeyName, have.Shards
 	return nil
 }
 

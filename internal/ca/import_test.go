@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -402,4 +403,62 @@ func TestInvariant08ImportCrash(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestInvariant08LongImportCrash: the CRL of an import is stored in parts. Where it is broken off, the CA does nothing and
+// nobody trusts it; importing it again goes on, and at the end every entry is there once.
+func TestInvariant08LongImportCrash(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	e := newElsewhere(t, ecKey(), caExtensions)
+	var lines []string
+	for i := range 2500 {
+		lines = append(lines, revokedLine(fmt.Sprintf("%06X", i+0x100000), "superseded"))
+	}
+	req := e.request()
+	req.Name, req.CRL = "legacy", e.crl("0100", lines...)
+	commits := 0
+	fault := func(point string) error {
+		if point == "before-commit" {
+			if commits++; commits == 3 { // the CA, the first part, and not the second
+				return syscall.EIO
+			}
+		}
+		return nil
+	}
+	f.fault.Store(&fault)
+	if _, err := f.Import(t.Context(), req); !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "import it again") {
+		t.Fatalf("a commit that fails: %v", err)
+	}
+	f.fault.Store(nil)
+	f.reopen()
+	if len(f.ClientAnchors()) != 1 {
+		t.Error("a CA is trusted whose revocations are not known")
+	}
+	states, err := f.States(t.Context())
+	if err != nil || !states[2].Broken || states[2].Count.Revoked != 1000 {
+		t.Fatalf("%+v %v", states, err)
+	}
+	if _, err := f.CRL(t.Context(), states[2].ID, 0); !errors.Is(err, ca.ErrNotFound) {
+		t.Errorf("its CRL: %v", err)
+	}
+	if _, err := f.Issue(t.Context(), ca.IssueRequest{CA: "legacy", Profile: ca.ProfileClient, Subject: "CN=x", ValidDays: 1}); !errors.Is(err, ca.ErrInvalid) {
+		t.Errorf("it issues: %v", err)
+	}
+	other := req
+	other.Key, other.SignerCertificate, other.SignerKey = nil, nil, nil
+	f.refuses(other, importRefusal{"key", "give the key", nil})
+	state := f.importCA(req)
+	if state.Broken || state.Count.Revoked != 2500 || state.ID != states[2].ID || len(f.ClientAnchors()) != 2 || state.List.Number != "256" {
+		t.Errorf("imported again: %+v", state)
+	}
+	crl, err := f.CRL(t.Context(), state.ID, 0)
+	if err != nil || crl.Number.Int64() <= 0x100 {
+		t.Fatalf("%+v %v", crl.Number, err)
+	}
+	list, err := x509.ParseRevocationList(crl.DER)
+	if err != nil || len(list.RevokedCertificateEntries) != 2500 {
+		t.Errorf("%d entries, %v", len(list.RevokedCertificateEntries), err)
+	}
+	f.issueBy("legacy", "x")
+	f.refuses(req, importRefusal{"", "is here already", nil})
 }

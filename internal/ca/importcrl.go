@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
+	"sekisho/internal/auditlog"
 	"sekisho/internal/pkix"
 )
 
@@ -139,9 +141,10 @@ type ImportCRLResult struct {
 	Part bool
 }
 
-// ImportCRL makes the ledger say what a newer CRL of a CA says whose key is elsewhere, in one transaction: what is listed
-// is revoked, and what was on hold and left the list is active again. It returns a [*RequestError], or ErrConflict for a
-// list that is not newer than the last one.
+// ImportCRL makes the ledger say what a newer CRL of a CA says whose key is elsewhere: what is listed is revoked, a thousand
+// entries in a transaction, and in the last one what was on hold and left the list becomes active again and the list is the
+// newest. After an error in between some are revoked, and importing the list again goes on. It returns a [*RequestError],
+// or ErrConflict for a list that is not newer than the last one.
 func (a *Authority) ImportCRL(ctx context.Context, req ImportCRLRequest) (ImportCRLResult, error) {
 	a.initMu.Lock()
 	defer a.initMu.Unlock()
@@ -157,33 +160,56 @@ func (a *Authority) ImportCRL(ctx context.Context, req ImportCRLRequest) (Import
 		return ImportCRLResult{}, err
 	}
 	result := ImportCRLResult{Name: c.record.Name, List: list.list, Entries: len(list.rows), Part: list.part}
-	step := ListImport{CAID: c.record.ID, List: list.list, Rows: list.rows, Reactivate: !list.part, At: a.now()}
+	if !list.list.NewerThan(c.record.List) {
+		return result, fmt.Errorf("this CRL of %s (%s) is not newer than the last one (%s): %w", c.record.Name, list.list, c.record.List, ErrConflict)
+	}
 	entry := a.entry(req.Actor, "ca.import_crl", c.record.ID, map[string]string{
 		"name": c.record.Name, "crl_number": list.list.Number, "this_update": list.list.ThisUpdate.UTC().Format(time.RFC3339), "entries": fmt.Sprint(len(list.rows)),
 	})
-	unlock := a.lockStates(Transition{Block: true})
-	changed, err := a.cfg.Ledger.ImportList(context.WithoutCancel(ctx), step, entry)
-	if err != nil && !errors.Is(err, ErrConflict) {
-		changed = a.rowsNow(ctx, list.rows) // it may be stored all the same
-	}
-	for _, row := range changed {
-		a.tell(row)
-		if row.Status == Active {
-			result.Reactivated++
-		} else {
-			result.Revoked++
+	step := ListImport{CAID: c.record.ID, At: a.now()}
+	for part := range slices.Chunk(list.rows, maxAtOnce) {
+		step.Rows = part
+		changed, err := a.importPart(ctx, step, entry)
+		result.Revoked += len(changed)
+		if err != nil {
+			return result, fmt.Errorf("record the CRL of %s; import it again: %w", c.record.Name, err)
 		}
 	}
-	unlock()
-	if errors.Is(err, ErrConflict) {
-		return result, fmt.Errorf("this CRL of %s (%s) is not newer than the last one (%s): %w", c.record.Name, list.list, c.record.List, ErrConflict)
+	step.Rows, step.List = nil, list.list
+	if !list.part {
+		step.Listed = make(map[pkix.Serial]bool, len(list.rows))
+		for _, row := range list.rows {
+			step.Listed[row.Serial] = true
+		}
 	}
+	changed, err := a.importPart(ctx, step, entry)
+	result.Reactivated = len(changed)
 	if err := errors.Join(err, a.load(ctx)); err != nil {
 		return result, fmt.Errorf("record the CRL of %s: %w", c.record.Name, err)
 	}
 	a.cfg.Logger.InfoContext(ctx, "CRL imported", "actor", req.Actor, "ca", c.record.Name, "number", list.list.Number,
 		"entries", len(list.rows), "revoked", result.Revoked, "reactivated", result.Reactivated)
 	return result, nil
+}
+
+// maxAtOnce is how many entries of a list are stored in one transaction: other writes, a revocation for one, wait for no
+// more of them.
+const maxAtOnce = 1000
+
+// importPart stores a part of a list and tells of it.
+func (a *Authority) importPart(ctx context.Context, step ListImport, entry auditlog.Entry) ([]Certificate, error) {
+	defer a.lockStates(Transition{Block: true})()
+	changed, err := a.cfg.Ledger.ImportList(context.WithoutCancel(ctx), step, entry)
+	if err != nil {
+		changed = a.rowsNow(ctx, step.Rows) // it may be stored all the same
+	}
+	for _, row := range changed {
+		a.tell(row)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return changed, nil
 }
 
 // String says which list it is.

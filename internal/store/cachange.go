@@ -21,7 +21,7 @@ func (s *Store) ChangeCAs(ctx context.Context, change ca.CAChange, entry auditlo
 			}
 		}
 		for _, r := range change.Update {
-			if err := t.updateCA(ctx, r); err != nil {
+			if err := errors.Join(t.updateCA(ctx, r), t.raiseCRLNumbersTo(ctx, r, change.Floor)); err != nil {
 				return err
 			}
 		}
@@ -45,12 +45,17 @@ func (t *tx) addCA(ctx context.Context, r ca.CARecord, floor int64) error {
 		return err
 	}
 	t.note(journal.Record{CA: &r})
+	return t.raiseCRLNumbersTo(ctx, r, floor)
+}
+
+// raiseCRLNumbersTo makes the CRL number of each list of a CA at least floor.
+func (t *tx) raiseCRLNumbersTo(ctx context.Context, r ca.CARecord, floor int64) error {
 	if floor <= 0 {
 		return nil
 	}
 	ref, err := t.caRef(ctx, r.ID)
-	for shard := ca.AllShards; err == nil && shard < r.Shards; shard++ {
-		if err = t.exec(ctx, `INSERT INTO crl_numbers (ca, shard, number) VALUES (?, ?, ?)`, ref, shard, floor); err == nil {
+	for shard := ca.AllShards; err == nil && shard < max(r.Shards, 1); shard++ {
+		if err = t.reachCRLNumber(ctx, ref, shard, floor); err == nil {
 			err = t.noteNumber(ctx, ref, shard, floor)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 
 	"sekisho/internal/auditlog"
 	"sekisho/internal/ca"
@@ -18,17 +17,15 @@ func (s *Store) ImportList(ctx context.Context, step ca.ListImport, entry auditl
 		if err := t.raiseList(ctx, step.CAID, step.List); err != nil {
 			return err
 		}
-		listed := make(map[pkix.CertID]bool, len(step.Rows))
 		for _, row := range step.Rows {
-			listed[row.CertID()] = true
 			moved, err := t.listed(ctx, row, entry)
 			if err != nil {
 				return err
 			}
 			changed = append(changed, moved...)
 		}
-		if step.Reactivate {
-			back, err := t.unlisted(ctx, step, listed)
+		if step.Listed != nil {
+			back, err := t.unlisted(ctx, step)
 			if err != nil {
 				return err
 			}
@@ -42,36 +39,25 @@ func (s *Store) ImportList(ctx context.Context, step ca.ListImport, entry auditl
 	return changed, nil
 }
 
-// raiseList makes a list the newest of its CA. RFC 5280, Section 5.2.3: of two lists the higher number is the newer one;
-// lists without numbers are told apart by when they were made.
+// raiseList makes a list the newest of its CA.
 func (t *tx) raiseList(ctx context.Context, caID string, list ca.List) error {
 	ref, err := t.caRef(ctx, caID)
-	if err != nil {
+	if err != nil || list == (ca.List{}) {
 		return err
 	}
-	var had string
+	var had ca.List
 	var on int64
-	if err := t.get(ctx, `SELECT list_number, list_on FROM cas WHERE ref = ?`, []any{ref}, &had, &on); err != nil {
+	if err := t.get(ctx, `SELECT list_number, list_on FROM cas WHERE ref = ?`, []any{ref}, &had.Number, &on); err != nil {
 		return err
 	}
-	if !newer(had, list.Number, on, micros(list.ThisUpdate)) {
-		return fmt.Errorf("store: the list of the CA %s is not newer than number %q of %s: %w", caID, had, fromMicros(on), ca.ErrConflict)
+	had.ThisUpdate = fromMicros(on)
+	if !list.NewerThan(had) {
+		return fmt.Errorf("store: the list of the CA %s is not newer than the one before it: %w", caID, ca.ErrConflict)
 	}
 	if err := t.exec(ctx, `UPDATE cas SET list_number = ?, list_on = ? WHERE ref = ?`, list.Number, micros(list.ThisUpdate), ref); err != nil {
 		return err
 	}
 	return t.noteCA(ctx, caID)
-}
-
-// newer compares numbers where both lists have one, else their times. A list without a number after one with is not newer:
-// nobody takes numbers away.
-func newer(had, number string, hadOn, on int64) bool {
-	old, ok := new(big.Int).SetString(had, 10)
-	if !ok {
-		return on > hadOn
-	}
-	next, ok := new(big.Int).SetString(number, 10)
-	return ok && next.Cmp(old) > 0
 }
 
 // listed makes the row of an entry say what the entry says, as far as a transition leads there, and returns what changed:
@@ -97,7 +83,7 @@ func (t *tx) listed(ctx context.Context, row ca.Certificate, entry auditlog.Entr
 }
 
 // unlisted reactivates what is on hold and no longer listed.
-func (t *tx) unlisted(ctx context.Context, step ca.ListImport, listed map[pkix.CertID]bool) (changed []ca.Certificate, err error) {
+func (t *tx) unlisted(ctx context.Context, step ca.ListImport) (changed []ca.Certificate, err error) {
 	ref, err := t.caRef(ctx, step.CAID)
 	if err != nil {
 		return nil, err
@@ -106,7 +92,7 @@ func (t *tx) unlisted(ctx context.Context, step ca.ListImport, listed map[pkix.C
 	err = t.each(ctx, selectCertificate+`WHERE c.ca = ? AND c.status = ? AND c.reason = ?`, []any{ref, statusRevoked, int64(pkix.CertificateHold)},
 		func(scan scan) error {
 			row, err := scanCertificate(scan)
-			if err == nil && !listed[row.CertID()] {
+			if err == nil && !step.Listed[row.Serial] {
 				held = append(held, row)
 			}
 			return err

@@ -48,8 +48,13 @@ func testChangeCAs(t *testing.T, s Interface) {
 		}
 	}
 	full.Retired, full.Untrusted, full.Extra, full.Signer = true, false, nil, ca.Signer{}
-	if err := s.ChangeCAs(ctx, ca.CAChange{Update: []ca.CARecord{full}}, Entry("ca.rotate", "f")); err != nil {
-		t.Fatal(err)
+	for _, floor := range []int64{0, 50, 90} {
+		if err := s.ChangeCAs(ctx, ca.CAChange{Update: []ca.CARecord{full}, Floor: floor}, Entry("ca.rotate", "f")); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s.RaiseCRLNumber(ctx, "f", 1, epoch()); err != nil || n != map[int64]int64{0: 79, 50: 80, 90: 91}[floor] {
+			t.Errorf("floor %d: number %d, %v", floor, n, err)
+		}
 	}
 	all, err := s.CAs(ctx)
 	if err != nil || len(all) != 2 {
@@ -160,7 +165,11 @@ func testImportList(t *testing.T, s Interface) {
 	sameKey.KeyHash = active.KeyHash
 	record(t, s, sameKey)
 	list := func(number string, rows ...ca.Certificate) ca.ListImport {
-		return ca.ListImport{CAID: CAID, List: ca.List{Number: number, ThisUpdate: epoch()}, Rows: rows, Reactivate: true, At: epoch()}
+		step := ca.ListImport{CAID: CAID, List: ca.List{Number: number, ThisUpdate: epoch()}, Rows: rows, Listed: map[pkix.Serial]bool{}, At: epoch()}
+		for _, row := range rows {
+			step.Listed[row.Serial] = true
+		}
+		return step
 	}
 	step := list("100000000000000000000", unknown(1, pkix.KeyCompromise), unknown(4, pkix.Unspecified), unknown(3, pkix.CertificateHold))
 	if f, ok := s.(Faulty); ok {
@@ -195,8 +204,12 @@ func testImportList(t *testing.T, s Interface) {
 			t.Errorf("number %q is not newer: %v", number, err)
 		}
 	}
+	part := ca.ListImport{CAID: CAID, Rows: []ca.Certificate{unknown(9, pkix.Superseded)}, At: epoch()}
+	if changed, err := s.ImportList(ctx, part, Entry("ca.import_crl", CAID)); err != nil || len(changed) != 1 {
+		t.Errorf("a part of a list: %d changes, %v", len(changed), err)
+	}
 	next := list("100000000000000000001")
-	next.Reactivate = false
+	next.Listed = nil
 	if changed, err := s.ImportList(ctx, next, Entry("ca.import_crl", CAID)); err != nil || len(changed) != 0 {
 		t.Errorf("an empty list: %d changes, %v", len(changed), err)
 	}

@@ -46,7 +46,7 @@ func (s *server) showCRL(ctx context.Context, c *call, _ none) (crlObject, error
 		}
 		return o, nil
 	}
-	return crlObject{}, refuse(http.StatusNotFound, codeNotFound, "no CA has the name "+clip(name, 60)+": GET /sekisho/ca lists them")
+	return crlObject{}, refuse(http.StatusNotFound, codeNotFound, "no CA has the name "+clip(name, 60)+": sekisho ca show lists them")
 }
 
 // findCRL reads shard and delta of the query. Who asks for the list of all shards has just revoked something, as likely as

@@ -53,6 +53,27 @@ func (r *foreignRound) certtool() func(who string) (string, bool) {
 	}
 }
 
+// nss imports both lists into a database and asks both of NSS's ways to judge: the old one and libpkix. NSS knows no
+// critical extension of a list but the two that every list has; the import says so.
+func (r *foreignRound) nss() func(who string) (string, bool) {
+	db := "sql:" + r.dir
+	r.must("certutil", "-N", "-d", db, "--empty-password")
+	r.must("certutil", "-A", "-d", db, "-n", "root", "-t", "CT,C,C", "-i", r.path("root.pem"))
+	r.must("certutil", "-A", "-d", db, "-n", "issuing", "-t", ",,", "-i", r.path("issuing.pem"))
+	r.must("crlutil", "-I", "-d", db, "-i", r.path("root.crl"))
+	r.must("crlutil", "-I", "-d", db, "-i", r.path("issuing.crl"))
+	return func(who string) (string, bool) {
+		nickname := "client-" + who
+		r.must("certutil", "-A", "-d", db, "-n", nickname, "-t", ",,", "-i", r.path(nickname+".pem"))
+		said, classic := r.run("certutil", "-V", "-d", db, "-n", nickname, "-u", "C")
+		more, modern := r.run("vfychain", "-d", db, "-pp", "-u", "0", "-g", "leaf", "-m", "crl", "-s", "failIfNoInfo", "-a", r.path(nickname+".pem"))
+		if classic != modern {
+			r.t.Errorf("%s: certutil accepts it: %v, vfychain: %v\n%s\n%s", who, classic, modern, said, more)
+		}
+		return said + "\n" + more, classic && modern
+	}
+}
+
 // opensslOCSP asks our responder with both hashes, with a nonce and without; the answers must agree.
 func (r *foreignRound) opensslOCSP() func(who string) (string, bool) {
 	return func(who string) (said string, accepted bool) {

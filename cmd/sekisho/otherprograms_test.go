@@ -280,6 +280,7 @@ func foreignPrograms() []foreignProgram {
 		{"openssl verify", (*foreignRound).opensslVerify},
 		{"gnutls-cli", (*foreignRound).gnutlsCLI},
 		{"certtool", (*foreignRound).certtool},
+		{"NSS", (*foreignRound).nss},
 		{"openssl ocsp", (*foreignRound).opensslOCSP},
 		{"ocsptool", (*foreignRound).ocsptool},
 	}

@@ -166,7 +166,7 @@ func (c *walked) drop() {
 	}
 }
 
-// keep opens a connection for later.
+// keep opens a connection for later. It makes a request at once: the server's patience with a silent one that is new is short.
 func (w *walker) keep(c *walked) {
 	w.t.Helper()
 	config := w.p.tlsConfig(c.pair)
@@ -176,6 +176,9 @@ func (w *walker) keep(c *walked) {
 		w.fail(c, "a connection to keep: %v\n%s", err, w.p.log)
 	}
 	c.conn = &keptConn{conn, bufio.NewReader(conn)}
+	if wrong := w.askKept(c, false); wrong != "" {
+		w.fail(c, "%s", wrong)
+	}
 }
 
 // request makes one on the connection.
@@ -193,8 +196,8 @@ func (k *keptConn) request() (int, error) {
 	return resp.StatusCode, err
 }
 
-// askKept makes a request on the connection that is kept: answered as long as the certificate is good without a break;
-// otherwise refused, or the connection is gone.
+// askKept makes a request on the connection that is kept: answered as long as the certificate is good without a break. A
+// revocation has ended the connection; the end of the certificate has, or the request is refused.
 func (w *walker) askKept(c *walked, ended bool) string {
 	if c.conn == nil {
 		return ""
@@ -207,7 +210,7 @@ func (w *walker) askKept(c *walked, ended bool) string {
 	switch {
 	case good && (err != nil || status != http.StatusOK):
 		return fmt.Sprintf("edge: a connection that is kept: %d %v", status, err)
-	case !good && err == nil && status != http.StatusForbidden:
+	case !good && err == nil && !(c.active() && status == http.StatusForbidden):
 		return fmt.Sprintf("edge: a connection that is kept still gets %d", status)
 	}
 	return ""

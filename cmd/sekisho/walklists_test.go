@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type walkList struct {
 	file    string            // PEM
 	entries map[string]string // reasons by serial in lower hex
 	base    *big.Int
+	until   time.Time // nextUpdate
 }
 
 // listHistory is what was seen of one list.
@@ -59,6 +61,12 @@ func (w *walker) newest(path string) *walkList {
 			w.t.Fatalf("seed %d, step %d: %s: number %d came after number %d, and is another list (%s, %s)",
 				w.seed, w.step, path, next.number, last.number, last.file, next.file)
 		}
+		if last.base != nil && last.base.Cmp(next.base) != 0 {
+			w.moved++
+			if next.base.Cmp(last.base) < 0 {
+				w.t.Fatalf("seed %d, step %d: the base of %s fell from %v to %v", w.seed, w.step, next.file, last.base, next.base)
+			}
+		}
 		h.old = append(h.old, last)
 		if len(h.old) > oldLists { // any of them, so that some stay for long
 			at := w.dice.IntN(len(h.old))
@@ -79,7 +87,7 @@ func (w *walker) readList(path string, der []byte) *walkList {
 	if err != nil {
 		w.t.Fatalf("seed %d, step %d: %s: %v", w.seed, w.step, path, err)
 	}
-	l := &walkList{number: parsed.Number.Int64(), entries: make(map[string]string), base: header.BaseNumber}
+	l := &walkList{number: parsed.Number.Int64(), entries: make(map[string]string), base: header.BaseNumber, until: header.NextUpdate}
 	for _, e := range parsed.RevokedCertificateEntries {
 		l.entries[fmt.Sprintf("%x", e.SerialNumber)] = pkix.Reason(e.ReasonCode).String()
 	}
@@ -129,7 +137,7 @@ func (w *walker) settle(c *walked) (full, delta *walkList) {
 // the base of the delta.
 func (w *walker) oldList(c *walked, delta *walkList) *walkList {
 	w.t.Helper()
-	old := w.lists[c.list].old
+	old := slices.DeleteFunc(slices.Clone(w.lists[c.list].old), func(l *walkList) bool { return time.Until(l.until) < endMargin })
 	if len(old) == 0 {
 		return nil
 	}

@@ -25,7 +25,8 @@ const (
 // TestInvariant01And08RandomWalk changes certificates at random, restarts, kills and restores the server, and rotates its
 // CA. After each step openssl verify (by the newest list and by an old one with the newest delta), openssl ocsp, ocsptool,
 // the edge and the API must say of the certificate that was touched, and of another one, what a model of a few lines says.
-// Numbers of lists never fall. It prints its seed, which SEKISHO_SEED repeats; SEKISHO_LONG=1 takes 10,000 steps.
+// Numbers of lists never fall. It prints its seed; SEKISHO_SEED repeats the steps, with other keys and serial numbers.
+// SEKISHO_LONG=1 takes 10,000 steps.
 func TestInvariant01And08RandomWalk(t *testing.T) {
 	steps, rest := 150, 50
 	if long() {
@@ -63,7 +64,8 @@ type walker struct {
 	data   string // directory
 	dir    string // what is kept when the walk fails: the data directory, certificates and lists
 	seed   uint64
-	dice   *rand.Rand
+	dice   *rand.Rand // decides on steps, and on nothing that depends on time, so that the seed repeats them
+	chance *rand.Rand // decides on how the judges are asked
 	step   int
 
 	cards  []card
@@ -130,7 +132,7 @@ func newWalker(t *testing.T) *walker {
 	}
 	w := &walker{
 		t: t, dir: dir, data: filepath.Join(dir, "data"), config: filepath.Join(dir, "sekisho.yaml"), seed: seed,
-		dice: rand.New(rand.NewPCG(seed, 0)), count: make(map[string]int), lists: make(map[string]*listHistory),
+		dice: rand.New(rand.NewPCG(seed, 0)), chance: rand.New(rand.NewPCG(seed, 1)), count: make(map[string]int), lists: make(map[string]*listHistory),
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -222,10 +224,16 @@ func (w *walker) learnCAs() {
 	slices.SortFunc(w.cas, func(a, b walkCA) int { return strings.Compare(a.view.ID, b.view.ID) })
 	for _, ca := range w.cas {
 		for shard := range walkShards {
-			w.newest(fmt.Sprintf("/crl/%s/%d.crl", ca.view.ID, shard))
+			w.newest(ca.list(shard))
+		}
+		if _, err := fetch(w.p.ready.PKI + ca.list(walkShards)); err == nil {
+			w.t.Fatalf("seed %d, step %d: the CA %s has more than %d lists", w.seed, w.step, ca.view.Name, walkShards)
 		}
 	}
 }
+
+// list is the path of a shard's list.
+func (c walkCA) list(shard int) string { return fmt.Sprintf("/crl/%s/%d.crl", c.view.ID, shard) }
 
 func (w *walker) roots() string   { return filepath.Join(w.dir, "roots.pem") }
 func (w *walker) between() string { return filepath.Join(w.dir, "between.pem") }

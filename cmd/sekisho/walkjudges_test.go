@@ -53,7 +53,7 @@ func (w *walker) judge(c *walked) {
 		w.fail(c, "the model says: reason %q, ended %v, lost %v. Newest list %s, delta %s\n%s", c.reason, ended, c.lost, full.file, delta.file, wrong)
 	}
 	w.judgements += len(judges) + 1
-	if c.conn == nil && c.active() && !ended && w.dice.IntN(3) == 0 {
+	if c.conn == nil && c.active() && !c.ended() && w.chance.IntN(3) == 0 {
 		w.keep(c)
 	}
 }
@@ -124,8 +124,8 @@ func (c *walked) ocspStatus() string {
 
 // askOpensslOCSP asks with one of the hashes, with a nonce or without.
 func (w *walker) askOpensslOCSP(c *walked) func() string {
-	hash := []string{"-sha1", "-sha256"}[w.dice.IntN(2)]
-	nonce := []string{"-nonce", "-no_nonce"}[w.dice.IntN(2)]
+	hash := []string{"-sha1", "-sha256"}[w.chance.IntN(2)]
+	nonce := []string{"-nonce", "-no_nonce"}[w.chance.IntN(2)]
 	return func() string {
 		said := command("openssl", "ocsp", hash, nonce, "-issuer", c.issuer, "-cert", c.file, "-url", w.p.ready.PKI+"/ocsp",
 			"-CAfile", w.roots(), "-verify_other", w.between())
@@ -173,10 +173,10 @@ func (w *walker) keep(c *walked) {
 	config.NextProtos = []string{"http/1.1"}
 	conn, err := tls.Dial("tcp", w.p.edgeAddress(), config)
 	if err != nil {
-		w.fail(c, "a connection to keep: %v\n%s", err, w.p.log)
+		w.fail(c, "a connection to keep: %v", err)
 	}
 	c.conn = &keptConn{conn, bufio.NewReader(conn)}
-	if wrong := w.askKept(c, false); wrong != "" {
+	if wrong := w.askKept(c, false); wrong != "" && !c.ended() {
 		w.fail(c, "%s", wrong)
 	}
 }
@@ -255,19 +255,22 @@ func (w *walker) judgeAll() {
 		if known {
 			w.compareRow(c, row)
 		}
-		if time.Until(c.cert().NotAfter) > time.Hour {
+		if !c.shortLived {
 			byList[c.list] = append(byList[c.list], c)
 		}
 	}
 	for _, ca := range w.cas {
 		for shard := range walkShards {
-			if all := byList[fmt.Sprintf("/crl/%s/%d.crl", ca.view.ID, shard)]; len(all) > 0 {
+			if all := byList[ca.list(shard)]; len(all) > 0 {
 				w.judgeShard(all)
 			}
 		}
 	}
 	for range min(len(w.certs), 100) {
-		c := w.pick(func(c *walked) bool { return time.Until(c.cert().NotAfter) > time.Hour })
+		c := w.certs[w.chance.IntN(len(w.certs))]
+		if c.shortLived {
+			continue
+		}
 		if wrong := w.askEdge(c, false); wrong != "" {
 			w.fail(c, "%s", wrong)
 		}

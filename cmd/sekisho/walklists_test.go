@@ -66,7 +66,7 @@ func (w *walker) newest(path string) *walkList {
 		}
 		h.old = append(h.old, last)
 		if len(h.old) > oldLists { // any of them, so that some stay for long
-			at := w.dice.IntN(len(h.old))
+			at := w.chance.IntN(len(h.old))
 			h.old = append(h.old[:at], h.old[at+1:]...)
 		}
 	}
@@ -138,7 +138,7 @@ func (w *walker) oldList(c *walked, delta *walkList) *walkList {
 	if len(old) == 0 {
 		return nil
 	}
-	l := old[w.dice.IntN(len(old))]
+	l := old[w.chance.IntN(len(old))]
 	if delta.base == nil || delta.base.Int64() > l.number {
 		w.fail(c, "the base of delta %s is %v, so that the list %s, which is valid, is of no use", delta.file, delta.base, l.file)
 	}

@@ -163,7 +163,9 @@ hosts:
 // explainFailure says how to come back to what went wrong.
 func (w *walker) explainFailure() {
 	log := filepath.Join(w.dir, "server.log")
-	_ = os.WriteFile(log, []byte(w.p.log.String()), 0o600)
+	if w.p != nil { // else it never started, and has said why
+		_ = os.WriteFile(log, []byte(w.p.log.String()), 0o600)
+	}
 	w.t.Logf("SEKISHO_SEED=%d, step %d; everything is in %s, the log of the server in %s", w.seed, w.step, w.dir, log)
 }
 

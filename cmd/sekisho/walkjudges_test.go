@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -87,12 +88,16 @@ func (w *walker) compareRow(c *walked, row ledgerRow) {
 	}
 }
 
-// command runs a program for half a minute at most; it may fail.
+// command runs a program for half a minute at most; it may fail. What it says of errors comes after the rest: openssl
+// writes much of the rest at once, and an error would end up within a line.
 func command(name string, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
-	return fmt.Sprintf("$ %s %s\n%s(%v)", name, strings.Join(args, " "), out, err)
+	cmd := exec.CommandContext(ctx, name, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	return fmt.Sprintf("$ %s %s\n%s%s(%v)", name, strings.Join(args, " "), &out, &errs, err)
 }
 
 // opensslVerify judges a certificate by the lists in more.
@@ -297,7 +302,7 @@ func (w *walker) judgeShard(all []*walked) {
 		said := command("openssl", args...)
 		for _, c := range all {
 			if ok := strings.Contains(said, c.file+": OK"); ok != c.active() {
-				w.fail(c, "openssl verify %v accepts %s: %v; the model says %q", way, filepath.Base(c.file), ok, c.reason)
+				w.fail(c, "openssl verify %v accepts %s: %v; the model says %q\n%s", way, filepath.Base(c.file), ok, c.reason, said)
 			}
 		}
 		w.judgements += len(all)

@@ -57,6 +57,9 @@ func (a *Authority) fullCRL(ctx context.Context, caID string, wait bool) (CRL, e
 	if err != nil {
 		return CRL{}, err
 	}
+	if !issuer.signs() {
+		return CRL{}, fmt.Errorf("CRL of the CA %s: %w: %w", issuer.record.Name, errNoKey, ErrNotFound)
+	}
 	if issuer.record.Shards <= 1 {
 		return a.oneShard(ctx, caID, wait)
 	}
@@ -181,7 +184,7 @@ func (w *whole) toldUntil(otherwise, now time.Time) time.Time {
 func (p *publisher) wholesDue(ctx context.Context) time.Duration {
 	next := time.Minute
 	for _, c := range p.a.cas.Load().all() {
-		if c.record.Shards <= 1 {
+		if c.record.Shards <= 1 || !c.signs() {
 			continue
 		}
 		w := p.whole(c.record.ID)

@@ -125,7 +125,7 @@ func foreignProfile(cert *x509.Certificate) string {
 	case has(x509.ExtKeyUsageOCSPSigning):
 		return profileOCSP
 	}
-	return profileUnknown
+	return ProfileUnknown
 }
 
 // shardOf is the CRL shard that a certificate names, where that is one of ours; else 0.

@@ -14,9 +14,6 @@ import (
 	"sekisho/internal/pkix"
 )
 
-// profileUnknown is the profile of a certificate of which only a CRL told.
-const profileUnknown = "unknown"
-
 // listOwner is the CA whose CRL is read.
 type listOwner struct {
 	id   string
@@ -98,7 +95,7 @@ func (a *Authority) unknownRow(e pkix.CRLRecord, owner listOwner) Certificate {
 		reason = pkix.Unspecified
 	}
 	row := Certificate{
-		ID: newUUID(), ZoneID: owner.zone, CAID: owner.id, Profile: profileUnknown, IssuerKey: issuer, Serial: pkix.SerialFromBytes(e.Serial),
+		ID: newUUID(), ZoneID: owner.zone, CAID: owner.id, Profile: ProfileUnknown, IssuerKey: issuer, Serial: pkix.SerialFromBytes(e.Serial),
 		NotBefore: owner.cert.NotBefore, NotAfter: owner.cert.NotAfter, IssuedOn: owner.cert.NotBefore,
 		Status: Revoked, Reason: reason, RevokedAt: e.At.UTC(), InvalidityDate: e.InvalidityDate,
 	}

@@ -61,6 +61,12 @@ type Certificate struct {
 // CertID names the certificate as the edge and the revocation index do.
 func (c Certificate) CertID() pkix.CertID { return pkix.CertID{Issuer: c.IssuerKey, Serial: c.Serial} }
 
+// ProfileUnknown is the profile of a certificate of which only a CRL told: its serial number is known and no more.
+const ProfileUnknown = "unknown"
+
+// KeyKnown reports whether KeyHash is that of the certificate's key.
+func (c Certificate) KeyKnown() bool { return len(c.DER) > 0 || c.Profile != ProfileUnknown }
+
 // OnHold reports whether the certificate is revoked in the one way that can be undone.
 func (c Certificate) OnHold() bool { return c.Status == Revoked && c.Reason == pkix.CertificateHold }
 

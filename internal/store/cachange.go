@@ -193,8 +193,10 @@ func (t *tx) complete(ctx context.Context, known, c ca.Certificate, at time.Time
 	if err := errors.Join(t.recountZone(ctx, known, c), t.addNames(ctx, c.ID, namesOf(c.DER))); err != nil {
 		return ca.Imported{}, err
 	}
-	t.noteState(c, ca.Transition{})                               // its key and its dates are known from here on
-	if c.Status == ca.Revoked && c.Reason == pkix.KeyCompromise { // which key that was is known from here on
+	// Its key and its dates are known from here on.
+	compromised := c.Status == ca.Revoked && c.Reason == pkix.KeyCompromise
+	t.noteState(c, ca.Transition{To: c.Status, Block: compromised, At: at})
+	if compromised {
 		err = t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, c.KeyHash[:], micros(at), c.ID)
 	}
 	return ca.Imported{Row: c, Outcome: ca.ImportCompleted}, err

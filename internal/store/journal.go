@@ -60,9 +60,10 @@ func (t *tx) note(r journal.Record) {
 
 // noteState notes what a certificate has become.
 func (t *tx) noteState(c ca.Certificate, step ca.Transition) {
+	known := c.KeyKnown()
 	c.DER, c.CSR = nil, nil
 	s := &journal.State{Certificate: c}
-	if step.Block && step.To == ca.Revoked {
+	if step.Block && step.To == ca.Revoked && known {
 		s.Blocked, s.BlockedOn = true, fromMicros(micros(step.At))
 	}
 	t.note(journal.Record{State: s})

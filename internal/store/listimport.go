@@ -75,7 +75,7 @@ func (t *tx) listed(ctx context.Context, row ca.Certificate, entry auditlog.Entr
 		return nil, nil // what is revoked for good stays
 	}
 	after, err := t.transition(ctx, have, step)
-	if err != nil || step.Reason != pkix.KeyCompromise || len(have.DER) == 0 {
+	if err != nil || step.Reason != pkix.KeyCompromise || !have.KeyKnown() {
 		return []ca.Certificate{after}, err
 	}
 	sameKey, err := t.blockKey(ctx, after, step, entry)

@@ -135,7 +135,7 @@ func (t *tx) replay(ctx context.Context, r journal.Record, count *replayed) erro
 		if err != nil {
 			return err
 		}
-		return t.reachCRLNumber(ctx, ref, r.Number.Shard, r.Number.Number)
+		return t.replayCRLNumber(ctx, ref, r.Number.Shard, r.Number.Number)
 	case r.State != nil:
 		count.states++
 		return t.replayState(ctx, r.State, count)
@@ -157,6 +157,19 @@ func (t *tx) replayCA(ctx context.Context, r ca.CARecord) error {
 	return err
 }
 
+// replayCRLNumber raises a shard's CRL number as reachCRLNumber does. Lists that were published since the database was
+// written are valid still and may have any number after the one it knows. Its bases for deltas are no later than that; a
+// shard without any gets one.
+func (t *tx) replayCRLNumber(ctx context.Context, caRef int64, shard int, number int64) error {
+	err := t.exec(ctx, `INSERT INTO crl_bases (ca, shard, number, at)
+		SELECT ?1, ?2, max(1, coalesce((SELECT number FROM crl_numbers WHERE ca = ?1 AND shard = ?2), 1)), ?3
+		WHERE NOT EXISTS (SELECT 1 FROM crl_bases WHERE ca = ?1 AND shard = ?2)`, caRef, shard, micros(time.Now()))
+	if err != nil {
+		return err
+	}
+	return t.reachCRLNumber(ctx, caRef, shard, number)
+}
+
 // reachCRLNumber raises a shard's CRL number to at least number.
 func (t *tx) reachCRLNumber(ctx context.Context, caRef int64, shard int, number int64) error {
 	if number == 0 { // a certificate that came revoked from elsewhere
@@ -172,7 +185,7 @@ func (t *tx) replayState(ctx context.Context, s *journal.State, count *replayed)
 	if err != nil {
 		return err
 	}
-	if err := t.reachCRLNumber(ctx, caRef, c.Shard, c.CRLNumber); err != nil {
+	if err := t.replayCRLNumber(ctx, caRef, c.Shard, c.CRLNumber); err != nil {
 		return err
 	}
 	issuer, err := t.issuerRef(ctx, c.IssuerKey)

@@ -28,7 +28,7 @@ func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.En
 			return err
 		}
 		// Of a certificate that only a CRL told of, the key is not known; it is blocked when the certificate comes.
-		if err := t.audit(ctx, entry); err != nil || !step.Block || step.To != ca.Revoked || len(c.DER) == 0 {
+		if err := t.audit(ctx, entry); err != nil || !step.Block || step.To != ca.Revoked || !c.KeyKnown() {
 			return err
 		}
 		sameKey, err = t.blockKey(ctx, c, step, entry)

@@ -4,22 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"database/sql"
 	"encoding/asn1"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver the store uses
 )
 
 // TestInvariant01NoHandshakeBeforeTheRevokedAreLoaded kills a server that has many revoked certificates and starts it
@@ -40,7 +36,7 @@ func TestInvariant01NoHandshakeBeforeTheRevokedAreLoaded(t *testing.T) {
 	}
 	p.stop()
 	begin := time.Now()
-	multiplyRevoked(t, dir, id, rows)
+	fillLedger(t, dir, history{issued: rows, revoked: rows})
 	t.Logf("ledger filled with %d revoked certificates in %v", rows, time.Since(begin).Round(time.Millisecond))
 	p = start(t, dir, args...)
 	p.kill()
@@ -84,72 +80,6 @@ hosts:
 		t.Fatal(err)
 	}
 	return file, "127.0.0.1:" + freePort(t)
-}
-
-// multiplyRevoked copies one revoked certificate's row n times, under serial numbers and ids of their own. No server runs.
-func multiplyRevoked(t *testing.T, dir, id string, n int) {
-	t.Helper()
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: filepath.Join(dir, "sekisho.db")}).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	exec := func(query string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-	}
-	exec(`PRAGMA synchronous = OFF`)
-	exec(`PRAGMA cache_size = -262144`)
-	// Filling first and sorting the indexes once is much faster than a million random insertions into each.
-	var columns, values []string
-	for _, column := range texts(t, db, `SELECT name FROM pragma_table_info('certificates')`) {
-		value := map[string]string{
-			"id": "printf('%08x-0000-4000-8000-%012x', i, i)", "serial": "unhex('5a') || randomblob(15)",
-			"key_hash": "randomblob(32)", "fingerprint": "randomblob(32)", "common_name": "'device-' || i",
-		}[column]
-		if column == "serial" {
-			value = "CAST(" + value + " AS BLOB)"
-		}
-		if value == "" {
-			value = column
-		}
-		if column != "seq" {
-			columns, values = append(columns, column), append(values, value)
-		}
-	}
-	indexes := texts(t, db, `SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'certificates' AND sql IS NOT NULL`)
-	for _, name := range texts(t, db, `SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'certificates' AND sql IS NOT NULL`) {
-		exec(`DROP INDEX ` + name)
-	}
-	exec(`INSERT INTO certificates (`+strings.Join(columns, ", ")+`)
-		WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-		SELECT `+strings.Join(values, ", ")+` FROM n, certificates WHERE id = ?`, n, id)
-	for _, index := range indexes {
-		exec(index)
-	}
-}
-
-func texts(t *testing.T, db *sql.DB, query string) (out []string) {
-	t.Helper()
-	rows, err := db.QueryContext(t.Context(), query)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, text)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return out
 }
 
 // hammer dials without pause.

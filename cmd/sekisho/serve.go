@@ -167,11 +167,6 @@ func plainConfig(f serveFlags) (Config, error) {
 	}, nil
 }
 
-// gcPercent lets the heap grow to five times what is live before it is collected. An edge's live heap is small and its
-// garbage, one handshake after the other, is not: at Go's default of 100 collecting takes a tenth of the CPU.
-// The variable GOGC wins.
-const gcPercent = 400
-
 // runServe is the server's life: build in order, serve, drain in the opposite order.
 func runServe(ctx context.Context, e env, f serveFlags) error {
 	cfg, err := f.resolve()
@@ -182,14 +177,15 @@ func runServe(ctx context.Context, e env, f serveFlags) error {
 	if _, err := (&baseBuilder{cfg: cfg}).build(ctx); err != nil {
 		return &usageError{err: err}
 	}
-	if e.getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	s, err := newServer(e, f, cfg)
 	if err != nil {
 		return err
 	}
 	defer s.close()
+	if e.getenv("GOGC") == "" { // which wins
+		debug.SetGCPercent(gcPercent)
+		s.tasks = append(s.tasks, tuneCollector)
+	}
 	hangup := make(chan os.Signal, 1) // from here on SIGHUP waits its turn; it would end a process that is still starting
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

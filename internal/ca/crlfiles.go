@@ -31,7 +31,11 @@ type crlFiles struct {
 	mu      sync.Mutex
 	known   map[string]fileState // by path: what we know the file to be
 	trouble map[string]string    // by path: what was logged last; gone when the file is written
+	rest    time.Time            // until when nothing is written, see writeDue
 }
+
+// maxFilePause is the longest pause of writeDue.
+const maxFilePause = time.Second
 
 // fileState is a file that holds a list of ours, as it was when we wrote or read it.
 type fileState struct {
@@ -55,10 +59,16 @@ func (f *crlFiles) path(caID string, shard int, delta bool) string {
 	return filepath.Join(f.dir, caID, strconv.Itoa(shard)+".crl")
 }
 
-// writeDue writes every list that is newer than its file and returns how long nothing more is to be done.
+// writeDue writes every list that is newer than its file and returns how long nothing more is to be done. In a stream of
+// changes it rests twice as long as it writes: large lists would keep the disk busy that revocations wait for.
 func (f *crlFiles) writeDue(ctx context.Context) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if pause := time.Until(f.rest); pause > 0 {
+		return pause
+	}
+	start := time.Now()
+	defer func() { f.rest = time.Now().Add(min(2*time.Since(start), maxFilePause)) }()
 	failed := false
 	try := func(path string, err error) {
 		if err != nil {

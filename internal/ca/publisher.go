@@ -13,7 +13,8 @@ import (
 
 const (
 	minPublishDelay = 10 * time.Millisecond  // changes that come together share a CRL
-	maxPublishDelay = 400 * time.Millisecond // the longest pause between two, however dear the signature
+	maxPublishDelay = 400 * time.Millisecond // the longest pause between two of a shard, however dear the signature
+	maxShardPause   = 25 * time.Millisecond  // the longest pause between lists of two shards
 	publishRetry    = time.Second            // after a failure
 	pkiURLsListed   = 8                      // addresses in an issuing distribution point, newest first
 )
@@ -32,6 +33,7 @@ type publisher struct {
 	running   atomic.Bool              // Run does the publishing
 	urls      atomic.Pointer[[]string] // addresses that certificates name, newest first
 	files     *crlFiles                // nil: nothing is published on disk
+	rest      time.Time                // of publishDue: until when changes wait, see there
 
 	mu     sync.Mutex
 	shards map[shardKey]*shard
@@ -145,7 +147,8 @@ func every(ctx context.Context, wake <-chan struct{}, due func(context.Context) 
 }
 
 // publishDue publishes what is due and returns how long nothing more is. Changes come first: lists are renewed one at a
-// time, with a look for changes in between.
+// time, with a look for changes in between. A stream of changes to all shards pauses between two of them as dueIn does
+// between two lists of one, or the signatures would take a core from those who revoke.
 func (p *publisher) publishDue(ctx context.Context) time.Duration {
 	next := time.Minute
 	renewed := false
@@ -157,16 +160,23 @@ func (p *publisher) publishDue(ctx context.Context) time.Duration {
 		for n := range c.record.Shards {
 			s := p.shard(shardKey{c.record.ID, n})
 			wait := p.dueIn(s)
-			if wait <= 0 && !s.hasChanges() {
+			changed := s.hasChanges()
+			if wait <= 0 && !changed {
 				if renewed {
 					return 0
 				}
 				renewed = true
 			}
 			if wait <= 0 {
+				if changed && sleep(ctx, time.Until(p.rest)) != nil {
+					return 0
+				}
+				start := time.Now()
 				if _, err := p.publish(ctx, c, s); err != nil && ctx.Err() == nil {
 					p.a.cfg.Logger.ErrorContext(ctx, "CRL not published", "ca", c.record.Name, "shard", n, "error", err)
 				}
+				end := time.Now()
+				p.rest = end.Add(min(2*end.Sub(start), maxShardPause))
 				wait = max(p.dueIn(s), time.Millisecond)
 			}
 			next = min(next, wait)

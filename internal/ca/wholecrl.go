@@ -214,8 +214,12 @@ func (p *publisher) makeWhole(ctx context.Context, issuer *authorityCA, w *whole
 	if current, due := p.wholeNow(w); !due && w.has(told) {
 		return current, nil
 	}
-	start := time.Now()
-	crl, err := p.signWhole(ctx, issuer, w)
+	var crl *CRL
+	err := p.shardsForWhole(ctx, issuer, w)
+	start := time.Now() // a start reads all shards, which says nothing of the cost of the next list
+	if err == nil {
+		crl, err = p.signWhole(ctx, issuer, w)
+	}
 	if err != nil {
 		p.a.counters.crlFailures.Add(1)
 		err = fmt.Errorf("CRL of all shards of the %s CA: %w", issuer.record.Name, err)
@@ -233,22 +237,29 @@ func (p *publisher) makeWhole(ctx context.Context, issuer *authorityCA, w *whole
 	return crl, err
 }
 
-// signWhole takes the entries of all shards, each of which is brought up to date first. Lists follow one another and
-// shards only get newer, so none lacks a revocation that one before it had.
-func (p *publisher) signWhole(ctx context.Context, issuer *authorityCA, w *whole) (*CRL, error) {
-	shards := make([]*shard, issuer.record.Shards)
-	for n := range shards {
-		shards[n] = p.shard(shardKey{w.caID, n})
-		if shards[n].current.Load() != nil && !shards[n].hasChanges() {
+// shardsForWhole brings all shards up to date.
+func (p *publisher) shardsForWhole(ctx context.Context, issuer *authorityCA, w *whole) error {
+	for n := range issuer.record.Shards {
+		s := p.shard(shardKey{w.caID, n})
+		if s.current.Load() != nil && !s.hasChanges() {
 			continue
 		}
-		if _, err := p.publish(ctx, issuer, shards[n]); err != nil {
-			return nil, err
+		if _, err := p.publish(ctx, issuer, s); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// signWhole takes the entries of all shards. Lists follow one another and shards only get newer, so none lacks a
+// revocation that one before it had.
+func (p *publisher) signWhole(ctx context.Context, issuer *authorityCA, w *whole) (*CRL, error) {
+	shards := make([]*shard, issuer.record.Shards)
 	var parts [][]byte
 	late := make([][]byte, len(shards))
-	for n, s := range shards {
+	for n := range shards {
+		s := p.shard(shardKey{w.caID, n})
+		shards[n] = s
 		s.signing.Lock()
 		parts, late[n] = append(parts, s.state.full), s.state.late
 		s.signing.Unlock()

@@ -92,6 +92,7 @@ func TestAllRevokedOfManyBatches(t *testing.T) {
 		break // the readers end, or closing the store would wait for good
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	rows, last := 0, error(nil)
 	for _, err := range s.AllRevoked(ctx, time.Time{}) {
 		rows, last = rows+1, err

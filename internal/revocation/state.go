@@ -29,7 +29,13 @@ type record struct {
 }
 
 func (r record) compare(o record) int {
-	return cmp.Or(cmp.Compare(r.hi, o.hi), cmp.Compare(r.mid, o.mid), cmp.Compare(r.lo, o.lo))
+	switch { // the first words of two serials are hardly ever the same
+	case r.hi != o.hi:
+		return cmp.Compare(r.hi, o.hi)
+	case r.mid != o.mid:
+		return cmp.Compare(r.mid, o.mid)
+	}
+	return cmp.Compare(r.lo, o.lo)
 }
 
 func (r record) entry(id pkix.CertID) Entry {

@@ -127,30 +127,34 @@ var errNewerFile = errors.New("the file is newer than the ledger")
 // write replaces the file unless it holds the list already, or a newer one.
 func (f *crlFiles) write(path string, issuer *authorityCA, crl *CRL) error {
 	number := crl.Number.Int64()
-	known, ok := f.known[path]
-	ours := ok && known.number <= number && known.same(path) // reading it again costs as much as signing a list
-	if ours && known.number == number {
-		return nil
-	}
-	if !ours {
-		there, err := f.read(path, issuer)
-		switch {
-		case err != nil && !errors.Is(err, errForeignFile):
-			return err
-		case there == nil:
-		case bytes.Equal(there.Raw, crl.DER):
-			return f.remember(path, number)
-		case there.Number.Cmp(crl.Number) >= 0: // of the same number and other octets: the ledger has forgotten it
-			f.a.counters.crlFilesNewer.Add(1)
-			return fmt.Errorf("it holds another CRL with number %v and the ledger is at %d: %w: was an old backup restored? Restore the "+
-				"newest one; or, when what was revoked since is revoked again, move the file away", there.Number, number, errNewerFile)
+	if known, ok := f.known[path]; ok && known.number <= number && known.same(path) {
+		if known.number == number {
+			return nil
 		}
+		return f.replace(path, crl) // to read it back and verify it would cost as much as to sign the next one
 	}
+	there, err := f.read(path, issuer)
+	switch {
+	case err != nil && !errors.Is(err, errForeignFile):
+		return err
+	case there == nil:
+	case bytes.Equal(there.Raw, crl.DER):
+		return f.remember(path, number)
+	case there.Number.Cmp(crl.Number) >= 0: // of the same number and other octets: the ledger has forgotten it
+		f.a.counters.crlFilesNewer.Add(1)
+		return fmt.Errorf("it holds another CRL with number %v and the ledger is at %d: %w: was an old backup restored? Restore the "+
+			"newest one; or, when what was revoked since is revoked again, move the file away", there.Number, number, errNewerFile)
+	}
+	return f.replace(path, crl)
+}
+
+// replace puts a list in place of what is there.
+func (f *crlFiles) replace(path string, crl *CRL) error {
 	if err := replaceFile(path, crl.DER); err != nil {
 		return err
 	}
 	f.a.counters.crlFiles.Add(1)
-	return f.remember(path, number)
+	return f.remember(path, crl.Number.Int64())
 }
 
 func (f *crlFiles) remember(path string, number int64) error {

@@ -320,9 +320,14 @@ func (s *scale) revoke(p *process, how string, clients, n int) {
 	used := p.usage().cpu - before.cpu
 	s.t.Logf("revoke, %s: %v; %.0f a second, %v CPU each with the lists; crowded %.1f-fold", how, all,
 		float64(len(all))/took.Seconds(), (used / time.Duration(len(all))).Round(10*time.Microsecond), s.crowded)
-	if clients == 1 {
-		within(s.t, "revoke, p99", all.percentile(99), 20*time.Millisecond, s.crowded)
+	if clients > 1 {
+		return
 	}
+	if now := max(s.crowded, crowding(s.t)); now > 1.3 {
+		s.t.Logf("revoke, p99: not judged, because others use this machine (crowded %.1f-fold): who waits for a processor waits for whole slices", now)
+		return
+	}
+	within(s.t, "revoke, p99", all.percentile(99), 20*time.Millisecond, s.crowded)
 }
 
 // compare revokes alternately on a server without a history and on this one, so that both have the same machine.

@@ -92,9 +92,13 @@ func (s *scale) disk(p *process) {
 	for _, kind := range []string{"database", "WAL", "journal", "shards", "deltas", "whole lists"} {
 		s.t.Logf("on disk: %-11s %8.1f MB", kind, float64(size[kind])/1e6)
 	}
-	s.t.Logf("and then %v", p.usage())
+	used := p.usage()
+	s.t.Logf("and then %v", used)
 	if size["WAL"] > 128<<20 {
 		s.t.Errorf("the WAL has %d bytes", size["WAL"])
+	}
+	if used.anon > 640<<10 && !raceEnabled {
+		s.t.Errorf("%d MiB of memory, want at most 640", used.anon>>10)
 	}
 }
 

@@ -166,7 +166,6 @@ func reportCRL(t *testing.T, p *process, rows int, started time.Time, id string)
 	}
 	took := time.Since(begin)
 	t.Logf("one more revoked among %d: answered in %v, in the CRL (fetched whole) after %v; %s", rows, answered.Round(100*time.Microsecond), took.Round(time.Millisecond), memory(t, p))
-	if took > time.Second && !raceEnabled {
-		t.Errorf("the CRL was right %v after the request, want within a second", took)
-	}
+	// The list of all shards is made once a second at most: a second may be over first, and then it is made and fetched.
+	within(t, "the list of all shards tells of a revocation", took, 2*time.Second, 1)
 }

@@ -104,6 +104,16 @@ func (l *walkList) says(c *walked) bool {
 	return reason == c.reason || !listed && c.ended()
 }
 
+// deltaSays reports the same of a delta: of a certificate that ended it alone tells what became of it.
+func (l *walkList) deltaSays(c *walked) bool {
+	want := c.reason
+	if want == "" {
+		want = pkix.RemoveFromCRL.String()
+	}
+	reason, listed := l.entries[strings.TrimLeft(c.serial, "0")]
+	return reason == want || !listed
+}
+
 // ended reports whether a certificate has ended.
 func (c *walked) ended() bool { return !time.Now().Before(c.cert().NotAfter) }
 
@@ -119,7 +129,7 @@ func (w *walker) settle(c *walked) (full, delta *walkList) {
 		if again == full && delta.number != full.number {
 			w.fail(c, "list %s has number %d, its delta %s number %d", full.file, full.number, delta.file, delta.number)
 		}
-		if again == full && full.says(c) {
+		if again == full && full.says(c) && delta.deltaSays(c) {
 			w.slowest = max(w.slowest, time.Since(begin))
 			return full, delta
 		}

@@ -252,3 +252,18 @@ func TestImportCertificates(t *testing.T) {
 		t.Errorf("%s, before %s", after, before)
 	}
 }
+
+// TestRevokedCA: a CA of ours that the CA above it has revoked is revoked in OCSP too.
+func TestRevokedCA(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	e := newElsewhere(t, ecKey(), caExtensions)
+	sub := e.sub(newElsewhere(t, ecKey(), caExtensions), "sub", caExtensions).request()
+	sub.Name = "sub"
+	f.importCA(sub)
+	req := e.request()
+	req.Name, req.CRL = "above", e.crl("10", revokedLine("4D", "keyCompromise"))
+	f.importCA(req)
+	if got := f.ocspSays(e, "0x4D"); got != "revoked" {
+		t.Errorf("OCSP of the CA that is revoked: %s", got)
+	}
+}

@@ -203,9 +203,6 @@ func etag(body []byte) string {
 // status is what is known of a serial number of one of our CAs: from memory, which forgets what changes, else from the
 // ledger. The result has no id and no times.
 func (r *ocspResponder) status(ctx context.Context, issuer *authorityCA, serial pkix.Serial) (pkix.OCSPSingle, error) {
-	if r.a.cas.Load().below[pkix.CertID{Issuer: issuer.key, Serial: serial}] { // CAs have no row of their own
-		return pkix.OCSPSingle{Status: pkix.OCSPGood}, nil
-	}
 	id, now := pkix.CertID{Issuer: issuer.key, Serial: serial}, r.a.cfg.Now()
 	single, epoch, found := r.cache.status(id, now)
 	if found {
@@ -213,6 +210,8 @@ func (r *ocspResponder) status(ctx context.Context, issuer *authorityCA, serial 
 	}
 	row, err := r.a.cfg.Ledger.CertificateByID(ctx, id)
 	switch {
+	case errors.Is(err, ErrNotFound) && r.a.cas.Load().below[id]: // a CA has no row unless a CRL said that it is revoked
+		return pkix.OCSPSingle{Status: pkix.OCSPGood}, nil
 	case errors.Is(err, ErrNotFound):
 		return single, nil // unknown, and not kept: it may be issued in the next second
 	case err != nil:

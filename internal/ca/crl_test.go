@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math/big"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"sync"
 	"syscall"
@@ -293,5 +295,26 @@ func TestCRLMillion(t *testing.T) {
 	}
 	if list := f.crl(); len(list.RevokedCertificateEntries) != 1_000_001 || entry(t, list, row) == nil {
 		t.Errorf("%d entries", len(list.RevokedCertificateEntries))
+	}
+}
+
+// TestCanceledRequest: who asks for a list and goes away leaves nothing behind for others.
+func TestCanceledRequest(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256, shards(2))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _ = f.FullCRL(gone, f.issuingID())
+	_, _ = f.CRL(gone, f.issuingID(), 0)
+	if _, err := f.FullCRL(t.Context(), f.issuingID()); err != nil {
+		t.Errorf("the list of all shards, for the next: %v", err)
+	}
+	resp, err := http.Get(f.CRLURL(f.issuingID(), ca.AllShards))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if _, parseErr := pkix.ParseCRLHeader(body); err != nil || resp.StatusCode != http.StatusOK || parseErr != nil {
+		t.Errorf("HTTP %d with %d octets, %v, %v", resp.StatusCode, len(body), err, parseErr)
 	}
 }

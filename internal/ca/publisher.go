@@ -237,7 +237,7 @@ func (p *publisher) currentLists(ctx context.Context, caID string, shardNumber i
 	if current != nil && (p.running.Load() || p.dueIn(s) > maxPublishDelay) {
 		return current, nil
 	}
-	return p.publish(ctx, issuer, s)
+	return p.publish(context.WithoutCancel(ctx), issuer, s) // for others too, who need not wait longer when this one goes away
 }
 
 // list is everything of a CRL but its entries, before it is signed.

@@ -85,7 +85,7 @@ func (a *Authority) fullCRL(ctx context.Context, caID string, wait bool) (CRL, e
 		} else if !w.signing.TryLock() {
 			return p.lastWhole(current, nil) // somebody is at it
 		}
-		made, err := p.makeWhole(ctx, issuer, w)
+		made, err := p.makeWhole(context.WithoutCancel(ctx), issuer, w) // it is for others too, who need not fail with this one
 		w.signing.Unlock()
 		switch {
 		case err == nil:

@@ -231,7 +231,7 @@ func (r *responder) fail(w http.ResponseWriter, req *http.Request, err error) {
 	switch {
 	case errors.Is(err, ca.ErrNotFound):
 		http.NotFound(w, req)
-	case errors.Is(err, context.Canceled):
+	case req.Context().Err() != nil:
 		// The client is gone.
 	default:
 		r.cfg.Logger.ErrorContext(req.Context(), "PKI request failed", "path", req.URL.Path, "error", err)

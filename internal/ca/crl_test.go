@@ -318,3 +318,42 @@ func TestCanceledRequest(t *testing.T) {
 		t.Errorf("HTTP %d with %d octets, %v, %v", resp.StatusCode, len(body), err, parseErr)
 	}
 }
+
+// noticedLedger tells of every list that is read.
+type noticedLedger struct {
+	ca.Ledger
+	read func(caID string, shard int) error
+}
+
+func (l noticedLedger) Revoked(ctx context.Context, caID string, shard int, since time.Time) (int64, iter.Seq2[ca.RevokedRow, error], error) {
+	if err := l.read(caID, shard); err != nil {
+		return 0, nil, err
+	}
+	return l.Ledger.Revoked(ctx, caID, shard, since)
+}
+
+// TestChangesBeforeRenewals: a revocation does not wait until the lists of all shards before its own are renewed.
+func TestChangesBeforeRenewals(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256, shards(8))
+	row := f.issue("x")
+	for row.Shard != 7 {
+		row = f.issue("x")
+	}
+	id, reads := f.issuingID(), make(chan int, 100)
+	cfg := f.cfg
+	cfg.Ledger = noticedLedger{f.store, func(caID string, shard int) error {
+		if caID == id {
+			reads <- shard
+		}
+		return nil
+	}}
+	var err error
+	if f.Authority, err = ca.Open(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	f.revoke(row.ID, pkix.Superseded)
+	f.run()
+	if first, second := <-reads, <-reads; first != 7 && second != 7 {
+		t.Errorf("the lists of shards %d and %d came before that of 7", first, second)
+	}
+}

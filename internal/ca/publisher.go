@@ -163,7 +163,8 @@ func (p *publisher) publishDue(ctx context.Context) time.Duration {
 			changed := s.hasChanges()
 			if wait <= 0 && !changed {
 				if renewed {
-					return 0
+					next = 0
+					continue
 				}
 				renewed = true
 			}

@@ -537,3 +537,33 @@ func stat(t testing.TB, path string) os.FileInfo {
 func raise(t testing.TB, s *store.Store, shard int) (int64, error) {
 	return s.RaiseCRLNumber(t.Context(), storetest.CAID, shard, time.Now())
 }
+
+// TestInvariant01DamageIsNoEnd: a sector lost in the middle of what is to be replayed refuses the start, and nothing is cut off.
+func TestInvariant01DamageIsNoEnd(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, dayBefore(t, dir))
+	yesterday := backup(t, dir)
+	file := store.JournalPath(filepath.Join(dir, "journal"))
+	at := (stat(t, file).Size() + 511) / 512 * 512
+	s := openJournaled(t, dir)
+	for range 60 {
+		_, err := raise(t, s.Store, 0)
+		must(t, err)
+	}
+	closeStore(t, s)
+	whole, err := os.ReadFile(file)
+	must(t, err)
+	for ; at+1024 < int64(len(whole)); at += 512 {
+		holed := append([]byte(nil), whole...)
+		clear(holed[at : at+512])
+		must(t, os.WriteFile(file, holed, 0o600))
+		restore(t, yesterday, dir)
+		if s, err := store.Open(t.Context(), journaled(dir)); !errors.Is(err, store.ErrJournal) {
+			t.Errorf("a hole at %d of %d: %v; want ErrJournal", at, len(whole), err)
+			must(t, s.Close())
+		}
+		if size := stat(t, file).Size(); size != int64(len(whole)) {
+			t.Errorf("a hole at %d: %d of %d octets are left of the journal", at, size, len(whole))
+		}
+	}
+}

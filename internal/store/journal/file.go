@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -234,7 +235,7 @@ func (f *File) short(offset, size int64) error {
 }
 
 // garbled judges a block whose beginning does not verify: when nothing but one block could be there and a part of it was
-// never written, a crash has left it.
+// never written, a crash has left it. A whole block somewhere behind it was written later, so this one was on the disk.
 func (f *File) garbled(offset, size int64, err error) error {
 	if size-offset > MaxBlockBytes {
 		return err
@@ -243,10 +244,29 @@ func (f *File) garbled(offset, size int64, err error) error {
 	if _, err := f.f.ReadAt(rest, offset); err != nil {
 		return fmt.Errorf("revocation journal: %w", err)
 	}
-	if unwritten(rest, offset) {
-		return fmt.Errorf("%w: a part of it was never written", ErrTorn)
+	if !unwritten(rest, offset) || f.hasBlock(rest, offset) {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: a part of it was never written", ErrTorn)
+}
+
+// hasBlock reports whether a block that verifies begins anywhere in b, which is what the file has at offset.
+func (f *File) hasBlock(b []byte, offset int64) bool {
+	for at := 0; len(b)-at >= minBlockSize; at++ {
+		next := bytes.Index(b[at:len(b)-minBlockSize+len(blockMagic)], []byte(blockMagic))
+		if next < 0 {
+			return false
+		}
+		at += next
+		n, err := blockLength(b[at:])
+		if err != nil || n > len(b)-at {
+			continue
+		}
+		if _, err := parseBlock(f.header, b[at:at+n], offset+int64(at)); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // sector is what a disk writes or does not write as one.

@@ -567,3 +567,51 @@ func TestInvariant01DamageIsNoEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestInvariant01NewerDatabaseStays: a journal that was begun from a backup does not take back what the database of after
+// the backup has, when that turns up again; and brings to it what was revoked since.
+func TestInvariant01NewerDatabaseStays(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, dayBefore(t, dir))
+	s := openJournaled(t, dir)
+	mustApply(t, s.Store, 2, ca.Active, 0)
+	mustApply(t, s.Store, 4, ca.Revoked, pkix.CertificateHold)
+	mustApply(t, s.Store, 7, ca.Revoked, pkix.CertificateHold)
+	mustApply(t, s.Store, 7, ca.Active, 0)
+	closeStore(t, s)
+	yesterday := backup(t, dir)
+	s = openJournaled(t, dir)
+	mustApply(t, s.Store, 2, ca.Revoked, pkix.KeyCompromise)
+	mustApply(t, s.Store, 4, ca.Revoked, pkix.Superseded)
+	mustApply(t, s.Store, 7, ca.Revoked, pkix.CertificateHold)
+	closeStore(t, s)
+	found := backup(t, dir)
+	must(t, os.Remove(store.JournalPath(filepath.Join(dir, "journal"))))
+	restore(t, yesterday, dir)
+	must(t, renew(t, dir))
+	s = openJournaled(t, dir)
+	mustApply(t, s.Store, 4, ca.Active, 0) // nobody knows any more that it was revoked for good
+	mustApply(t, s.Store, 6, ca.Revoked, pkix.Superseded)
+	closeStore(t, s)
+	restore(t, found, dir)
+	s = openJournaled(t, dir)
+	for n, want := range map[int]pkix.Reason{2: pkix.KeyCompromise, 4: pkix.Superseded, 6: pkix.Superseded, 7: pkix.CertificateHold} {
+		c, err := s.Certificate(t.Context(), "", storetest.Certificate(n).ID)
+		if err != nil || c.Status != ca.Revoked || c.Reason != want {
+			t.Errorf("certificate %d is %s (%s), %v; want it revoked (%s)", n, c.Status, c.Reason, err, want)
+		}
+	}
+	records, err := s.AuditRecords(t.Context(), 0, 0)
+	if last := records[len(records)-1]; err != nil || last.Detail["kept"] == "0" {
+		t.Errorf("the last audit record: %+v, %v; want how many were kept", last, err)
+	}
+	closeStore(t, s)
+	if report, err := store.Verify(t.Context(), journaled(dir), ""); err != nil || len(report.Findings) != 3 {
+		t.Errorf("%+v, %v; want a finding for each that the journal does not tell of", report.Findings, err)
+	}
+}
+
+func renew(t *testing.T, dir string) error {
+	t.Helper()
+	return store.RenewJournal(t.Context(), journaled(dir), "test", storetest.Entry("store.new-journal", "journal"))
+}

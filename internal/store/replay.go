@@ -20,11 +20,13 @@ const replayBatch = 4096
 // replayed counts what the journal had and the database had not.
 type replayed struct {
 	records, states, unknown, numbers, cas int
+
+	kept int // rows that stayed, since they are later than their record
 }
 
 func (r *replayed) add(o replayed) {
 	r.records, r.states, r.unknown = r.records+o.records, r.states+o.states, r.unknown+o.unknown
-	r.numbers, r.cas = r.numbers+o.numbers, r.cas+o.cas
+	r.numbers, r.cas, r.kept = r.numbers+o.numbers, r.cas+o.cas, r.kept+o.kept
 }
 
 // replay brings forward to the database what follows its place in the journal: a crash came between the two, or the
@@ -69,6 +71,10 @@ func (o *journalOpener) replay(ctx context.Context, f *journal.File) error {
 		o.log.WarnContext(ctx, "the database is older than the revocation journal: its changes were brought forward",
 			"changes", total.records, "certificates", total.states, "of_them_unknown", total.unknown, "crl_numbers", total.numbers, "cas", total.cas,
 			"note", "certificates issued since that database was written are not known unless they were revoked: the edge lets them in, OCSP says unknown")
+	}
+	if total.kept > 0 {
+		o.log.WarnContext(ctx, "the database has later states of certificates than the revocation journal, which was begun from an older one: they stay, and the journal does not tell of them",
+			"certificates", total.kept)
 	}
 	return nil
 }
@@ -117,7 +123,7 @@ func (o *journalOpener) apply(ctx context.Context, epoch uint64, blocks []journa
 		Detail: map[string]string{
 			"from": strconv.FormatUint(blocks[0].First, 10), "to": strconv.FormatUint(last.Seq, 10),
 			"certificates": strconv.Itoa(count.states), "of_them_unknown": strconv.Itoa(count.unknown),
-			"crl_numbers": strconv.Itoa(count.numbers), "cas": strconv.Itoa(count.cas),
+			"crl_numbers": strconv.Itoa(count.numbers), "cas": strconv.Itoa(count.cas), "kept": strconv.Itoa(count.kept),
 		},
 	})
 }
@@ -192,14 +198,21 @@ func (t *tx) replayState(ctx context.Context, s *journal.State, count *replayed)
 	if err != nil {
 		return err
 	}
-	var id string
-	err = t.get(ctx, `SELECT id FROM certificates WHERE serial = ? AND issuer = ?`, []any{c.Serial.Bytes(), issuer}, &id)
+	var have ca.Certificate
+	var status int
+	err = t.get(ctx, `SELECT id, status, reason, crl_number FROM certificates WHERE serial = ? AND issuer = ?`, []any{c.Serial.Bytes(), issuer},
+		&have.ID, &status, &have.Reason, &have.CRLNumber)
+	if status == statusRevoked {
+		have.Status = ca.Revoked
+	}
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		count.unknown++
 		err = t.insertRow(ctx, c, caRef, issuer)
-	case err == nil && id != c.ID:
-		err = fmt.Errorf("%w: certificate with serial %s is %s in the journal and %s in the database", ErrJournal, c.Serial, c.ID, id)
+	case err == nil && have.ID != c.ID:
+		err = fmt.Errorf("%w: certificate with serial %s is %s in the journal and %s in the database", ErrJournal, c.Serial, c.ID, have.ID)
+	case err == nil && laterThan(have, c):
+		count.kept++
 	case err == nil:
 		err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ?, invalidity = ? WHERE id = ?`,
 			revokedFlag(c), int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, micros(c.InvalidityDate), c.ID)
@@ -209,6 +222,13 @@ func (t *tx) replayState(ctx context.Context, s *journal.State, count *replayed)
 	}
 	return t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 		c.KeyHash[:], micros(s.BlockedOn), c.ID)
+}
+
+// laterThan reports whether a row is from after its record. That is so where the journal was begun from a backup and the
+// database of before that backup was put back: what it has revoked since must not become active again.
+func laterThan(row ca.Certificate, record *ca.Certificate) bool {
+	final := row.Status == ca.Revoked && !row.OnHold()
+	return row.CRLNumber > record.CRLNumber || final && (record.Status != ca.Revoked || record.OnHold())
 }
 
 func revokedFlag(c *ca.Certificate) int {

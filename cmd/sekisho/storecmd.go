@@ -165,7 +165,7 @@ func storeNewJournal(ctx context.Context, e env, s *stoppedHouse, yes bool) erro
 		At: time.Now().UTC(), Actor: localActor(), Action: "store.new-journal", Object: "revocation journal", Outcome: "done",
 	}
 	if err := store.RenewJournal(ctx, storeCfg, "new-journal by "+entry.Actor, entry); errors.Is(err, store.ErrJournalFits) {
-		return &hinted{err: err, hint: "start the server: it brings forward what the journal has and the database has not"}
+		return &hinted{err: err, hint: "start the server: it brings forward what the journal has and the database has not. To lose that all the same, move the journal away first"}
 	} else if err != nil {
 		return storeHint(cfg, err)
 	}

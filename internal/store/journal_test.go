@@ -615,3 +615,62 @@ func renew(t *testing.T, dir string) error {
 	t.Helper()
 	return store.RenewJournal(t.Context(), journaled(dir), "test", storetest.Entry("store.new-journal", "journal"))
 }
+
+// TestInvariant01RenewalKeepsNewerJournal: a journal that a start would bring forward is not given up, also when it was
+// begun after the database was written.
+func TestInvariant01RenewalKeepsNewerJournal(t *testing.T) {
+	dir := t.TempDir()
+	before := open(t, dir) // without a journal
+	storetest.AddCA(t, before)
+	for n := range 10 {
+		mustIssue(t, before.Store, n)
+	}
+	closeStore(t, before)
+	withoutJournal := backup(t, dir)
+	closeStore(t, openJournaled(t, dir))
+	firstJournal := backup(t, dir)
+	must(t, os.Remove(store.JournalPath(filepath.Join(dir, "journal"))))
+	must(t, renew(t, dir))
+	s := openJournaled(t, dir)
+	mustApply(t, s.Store, 6, ca.Revoked, pkix.Superseded)
+	closeStore(t, s)
+	for _, old := range []string{withoutJournal, firstJournal} {
+		restore(t, old, dir)
+		if err := renew(t, dir); !errors.Is(err, store.ErrJournalFits) {
+			t.Errorf("the journal was given up: %v", err)
+		}
+		s := openJournaled(t, dir)
+		if c, err := s.Certificate(t.Context(), "", storetest.Certificate(6).ID); err != nil || c.Status != ca.Revoked {
+			t.Errorf("certificate 6 is %s, %v", c.Status, err)
+		}
+		closeStore(t, s)
+	}
+}
+
+// TestJournalOfLongNames: an imported certificate can be revoked whatever its name is.
+func TestJournalOfLongNames(t *testing.T) {
+	dir := t.TempDir()
+	s := dayBefore(t, dir)
+	c := storetest.Certificate(20)
+	c.CommonName = strings.Repeat("x", 5000)
+	must(t, s.RecordCertificate(t.Context(), c, storetest.Entry("certificate.import", c.ID)))
+	mustApply(t, s.Store, 20, ca.Revoked, pkix.Superseded)
+	closeStore(t, s)
+	must(t, os.Remove(store.JournalPath(filepath.Join(dir, "journal"))))
+	must(t, renew(t, dir))
+	wantVerified(t, dir)
+}
+
+// TestUnreadableNewJournal: a journal that cannot be opened may be the one that the database has committed to.
+func TestUnreadableNewJournal(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, dayBefore(t, dir))
+	unreadable := store.JournalPath(filepath.Join(dir, "journal")) + ".new"
+	must(t, os.Symlink(unreadable, unreadable))
+	if _, err := store.Open(t.Context(), journaled(dir)); err == nil || !strings.Contains(err.Error(), unreadable) {
+		t.Errorf("%v; want an error that names the file", err)
+	}
+	if _, err := os.Lstat(unreadable); err != nil {
+		t.Errorf("it was removed: %v", err)
+	}
+}

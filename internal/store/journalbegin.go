@@ -252,7 +252,7 @@ func RenewJournal(ctx context.Context, cfg Config, reason string, entry auditlog
 		if entry.Detail == nil {
 			entry.Detail = map[string]string{}
 		}
-		epoch, err := o.nextEpoch()
+		epoch, err := o.nextEpoch(ctx)
 		if err != nil {
 			return err
 		}
@@ -268,7 +268,7 @@ func RenewJournal(ctx context.Context, cfg Config, reason string, entry auditlog
 
 // nextEpoch is that of a new journal. It refuses when the old one is as it should be: a start would bring forward what it
 // has, and a new one would lose that.
-func (o *journalOpener) nextEpoch() (epoch uint64, err error) {
+func (o *journalOpener) nextEpoch(ctx context.Context) (epoch uint64, err error) {
 	epoch = o.place.epoch + 1
 	f, err := journal.Open(o.cfg)
 	if err != nil {
@@ -276,13 +276,35 @@ func (o *journalOpener) nextEpoch() (epoch uint64, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	epoch = max(epoch, f.Epoch()+1)
-	if !o.known || f.Seek(o.place.Head) != nil {
+	if o.seek(f) != nil {
 		return epoch, nil
 	}
-	for _, err := range f.Blocks() {
-		if err != nil && !errors.Is(err, journal.ErrTorn) {
-			return epoch, nil //nolint:nilerr // the same
+	switch err := o.rehearse(ctx, f); {
+	case err == nil:
+		return 0, fmt.Errorf("store: %s: %w", o.file, ErrJournalFits)
+	case errors.Is(err, ErrJournal), errors.Is(err, journal.ErrDamaged):
+		return epoch, nil
+	default:
+		return 0, err
+	}
+}
+
+// rehearse replays what follows and keeps nothing of it.
+func (o *journalOpener) rehearse(ctx context.Context, f *journal.File) error {
+	if err := o.w.tx.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return explain(o.path, err)
+	}
+	defer o.w.rollback(ctx)
+	for b, err := range f.Blocks() {
+		if errors.Is(err, journal.ErrTorn) {
+			return nil
+		}
+		if err == nil {
+			_, err = o.apply(ctx, f.Epoch(), []journal.Block{b})
+		}
+		if err != nil {
+			return explain(o.path, err)
 		}
 	}
-	return 0, fmt.Errorf("store: %s: %w", o.file, ErrJournalFits)
+	return nil
 }

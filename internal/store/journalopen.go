@@ -118,12 +118,15 @@ func (o *journalOpener) finish() error {
 		return nil
 	}
 	f, err := journal.Open(cfg)
+	if err != nil && !errors.Is(err, journal.ErrDamaged) && !errors.Is(err, journal.ErrForeign) {
+		return err // it may well be the one that counts
+	}
 	ours := err == nil && o.known && f.ID() == o.place.ID
 	if err == nil {
 		err = f.Close()
 	}
 	if !ours {
-		// What cannot be read was never committed to: it was synced before that.
+		// What does not verify was never committed to: it was synced before that.
 		if err := os.Remove(cfg.Path); err != nil {
 			return fmt.Errorf("store: unfinished revocation journal: %w", err)
 		}

@@ -33,7 +33,7 @@ type Number struct {
 }
 
 // State is what a certificate is after a change, with all that its row needs where the ledger has none. DER and CSR of
-// Certificate are not kept. Times have whole microseconds.
+// Certificate are not kept, nor what is too much of a common name. Times have whole microseconds.
 type State struct {
 	Certificate ca.Certificate
 	Blocked     bool      // its key is blocked for good
@@ -115,7 +115,8 @@ func (e *encoder) state(s *State) {
 	e.signed(int64(c.Shard))
 	e.b = append(e.b, c.KeyHash[:]...)
 	e.b = append(e.b, c.Fingerprint[:]...)
-	e.text(c.CommonName)
+	// An imported certificate may have one of any length; that is no reason not to revoke it.
+	e.text(c.CommonName[:min(len(c.CommonName), MaxTextBytes)])
 	e.signed(int64(c.ValidDays))
 	e.signed(c.CRLNumber)
 	e.time(c.NotBefore)

@@ -267,3 +267,46 @@ func TestRevokedCA(t *testing.T) {
 		t.Errorf("OCSP of the CA that is revoked: %s", got)
 	}
 }
+
+// TestCompromisedKeyIsKnownLater: who has the key of a certificate that only a CRL called compromised is revoked, and the
+// edge told, when the certificate comes or when the CRL comes after it; also where the commit fails on its way back.
+func TestCompromisedKeyIsKnownLater(t *testing.T) {
+	for _, point := range []string{"", "after-commit"} {
+		for _, first := range []string{"list", "certificate"} {
+			t.Run(first+" first "+point, func(t *testing.T) {
+				told := map[string]ca.Status{}
+				f, e, _ := answering(t, config(func(c *ca.Config) { c.OnChange = func(row ca.Certificate) { told[row.Serial.String()] = row.Status } }))
+				e.sign("one", "0x0D", "extendedKeyUsage=clientAuth")
+				e.run("x509", "-req", "-in", e.path("one.csr"), "-CA", e.path("ca.pem"), "-CAkey", e.path("ca.key"), "-set_serial", "0x0E",
+					"-days", "365", "-extfile", e.path("one.ext"), "-out", e.path("two.pem"))
+				bring := func(name string) error {
+					_, err := f.ImportCertificates(t.Context(), ca.ImportCertificatesRequest{ZoneID: zone, Certificates: e.read(name)})
+					return err
+				}
+				list := func() error {
+					_, err := f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "partner", CRL: e.crl("11", revokedLine("0D", "keyCompromise"))})
+					return err
+				}
+				steps := []func() error{func() error { return bring("two.pem") }, list, func() error { return bring("one.pem") }}
+				if first == "certificate" {
+					steps[1], steps[2] = steps[2], steps[1]
+				}
+				for i, step := range steps {
+					if i == 2 {
+						f.failAt(point)
+					}
+					if err := step(); (err != nil) != (i == 2 && point != "") {
+						t.Fatalf("step %d: %v", i+1, err)
+					}
+				}
+				f.fault.Store(nil)
+				if told["0d"] != ca.Revoked || told["0e"] != ca.Revoked {
+					t.Errorf("told %v", told)
+				}
+				if got := f.ocspSays(e, "0x0E"); got != "revoked" {
+					t.Errorf("OCSP of the other certificate of the key: %s", got)
+				}
+			})
+		}
+	}
+}

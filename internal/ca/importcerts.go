@@ -55,11 +55,15 @@ func (a *Authority) ImportCertificates(ctx context.Context, req ImportCertificat
 	case err != nil: // it may be stored all the same, and some of them revoked for their key
 		for _, row := range a.rowsNow(ctx, rows) {
 			a.tellRevoked(row)
+			a.tellSameKey(ctx, row)
 		}
 		return nil, fmt.Errorf("record the certificates: %w", err)
 	}
 	for _, d := range done {
 		a.tellRevoked(d.Row)
+		for _, row := range d.SameKey {
+			a.tell(row)
+		}
 	}
 	a.cfg.Logger.InfoContext(ctx, "certificates imported", "actor", req.Actor, "count", len(done), "zone", req.ZoneID)
 	return done, nil

@@ -197,14 +197,15 @@ const maxAtOnce = 1000
 func (a *Authority) importPart(ctx context.Context, step ListImport, entry auditlog.Entry) ([]Certificate, error) {
 	defer a.lockStates(Transition{Block: true})()
 	changed, err := a.cfg.Ledger.ImportList(context.WithoutCancel(ctx), step, entry)
-	if err != nil {
-		changed = a.rowsNow(ctx, step.Rows) // it may be stored all the same
+	if err != nil { // it may be stored all the same
+		for _, row := range a.rowsNow(ctx, step.Rows) {
+			a.tell(row)
+			a.tellSameKey(ctx, row)
+		}
+		return nil, err
 	}
 	for _, row := range changed {
 		a.tell(row)
-	}
-	if err != nil {
-		return nil, err
 	}
 	return changed, nil
 }

@@ -39,6 +39,7 @@ const (
 type Imported struct {
 	Row     Certificate
 	Outcome ImportOutcome
+	SameKey []Certificate // others that were revoked with it: its key is compromised, and was not known before
 }
 
 // ListImport is a CRL of another system, read.

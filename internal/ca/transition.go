@@ -163,7 +163,18 @@ func (a *Authority) recheck(ctx context.Context, t Transition, err error) {
 		return
 	}
 	a.tell(row)
-	for f := (Filter{Key: &row.KeyHash, Limit: 1000}); t.Block; f.Offset += f.Limit {
+	if t.Block {
+		a.tellSameKey(ctx, row)
+	}
+}
+
+// tellSameKey announces what the ledger says of every certificate of a key that may have been compromised with row.
+func (a *Authority) tellSameKey(ctx context.Context, row Certificate) {
+	if row.Status != Revoked || row.Reason != pkix.KeyCompromise || !row.KeyKnown() {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	for f := (Filter{Key: &row.KeyHash, Limit: 1000}); ; f.Offset += f.Limit {
 		rows, _, err := a.cfg.Ledger.Certificates(ctx, f)
 		for _, c := range rows {
 			a.tell(c)

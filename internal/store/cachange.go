@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sekisho/internal/auditlog"
@@ -122,11 +123,16 @@ func (s *Store) ImportCertificates(ctx context.Context, certs []ca.Certificate, 
 	err = s.write.do(ctx, func(ctx context.Context, t *tx) error {
 		done = done[:0]
 		for i, c := range certs {
-			one, err := t.importCertificate(ctx, c, entries[i].At)
+			one, err := t.importCertificate(ctx, c, entries[i])
 			if err != nil {
 				return err
 			}
 			done = append(done, one)
+			for _, row := range one.SameKey {
+				if at := slices.IndexFunc(done, func(d ca.Imported) bool { return d.Row.ID == row.ID }); at >= 0 {
+					done[at].Row = row // it came in the same import, before its key was known to be compromised
+				}
+			}
 			if one.Outcome == ca.ImportKnown {
 				continue
 			}
@@ -144,15 +150,15 @@ func (s *Store) ImportCertificates(ctx context.Context, certs []ca.Certificate, 
 	return done, nil
 }
 
-func (t *tx) importCertificate(ctx context.Context, c ca.Certificate, at time.Time) (ca.Imported, error) {
+func (t *tx) importCertificate(ctx context.Context, c ca.Certificate, entry auditlog.Entry) (ca.Imported, error) {
 	known, err := scanCertificate(t.row(ctx, selectCertificate+`WHERE c.serial = ? AND i.key = ?`, c.Serial.Bytes(), c.IssuerKey[:]))
 	switch err = notFound(err, ca.ErrNotFound); {
 	case errors.Is(err, ca.ErrNotFound):
-		return t.importUnknown(ctx, c, at)
+		return t.importUnknown(ctx, c, entry.At)
 	case err != nil:
 		return ca.Imported{}, err
 	case len(known.DER) == 0:
-		return t.complete(ctx, known, c, at)
+		return t.complete(ctx, known, c, entry)
 	case known.Fingerprint == c.Fingerprint:
 		return ca.Imported{Row: known, Outcome: ca.ImportKnown}, nil
 	}
@@ -180,8 +186,9 @@ func (t *tx) importUnknown(ctx context.Context, c ca.Certificate, at time.Time) 
 	return ca.Imported{Row: c, Outcome: ca.ImportBlocked}, err
 }
 
-// complete gives a row its certificate; its state stays.
-func (t *tx) complete(ctx context.Context, known, c ca.Certificate, at time.Time) (ca.Imported, error) {
+// complete gives a row its certificate; its state stays. A key that turns out to be compromised takes its other
+// certificates along, as it does where the certificate is known first and revoked then.
+func (t *tx) complete(ctx context.Context, known, c ca.Certificate, entry auditlog.Entry) (ca.Imported, error) {
 	c.ID, c.Shard, c.Status, c.Reason, c.RevokedAt = known.ID, known.Shard, known.Status, known.Reason, known.RevokedAt
 	c.InvalidityDate, c.CRLNumber, c.CAID = known.InvalidityDate, known.CRLNumber, known.CAID
 	err := t.exec(ctx, `UPDATE certificates SET zone_id = ?, profile = ?, key_hash = ?, common_name = ?, not_before = ?, not_after = ?, issued_on = ?,
@@ -195,11 +202,13 @@ func (t *tx) complete(ctx context.Context, known, c ca.Certificate, at time.Time
 	}
 	// Its key and its dates are known from here on.
 	compromised := c.Status == ca.Revoked && c.Reason == pkix.KeyCompromise
-	t.noteState(c, ca.Transition{To: c.Status, Block: compromised, At: at})
+	step := ca.Transition{To: c.Status, Reason: c.Reason, Block: compromised, At: entry.At}
+	t.noteState(c, step)
+	done := ca.Imported{Row: c, Outcome: ca.ImportCompleted}
 	if compromised {
-		err = t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, c.KeyHash[:], micros(at), c.ID)
+		done.SameKey, err = t.blockKey(ctx, c, step, entry)
 	}
-	return ca.Imported{Row: c, Outcome: ca.ImportCompleted}, err
+	return done, err
 }
 
 // recountZone keeps the totals of searches for a row that moved; their triggers follow the status alone.

@@ -105,11 +105,16 @@ func testImportCertificates(t *testing.T, s Interface) {
 	}
 	sameKey := Certificate(6)
 	sameKey.KeyHash = Certificate(2).KeyHash
-	fresh := []ca.Certificate{Certificate(1), Certificate(2), Certificate(3), Certificate(4), sameKey}
+	// Two that were thought to be good have the key of one that only a CRL called compromised: one that is there already, and
+	// one that comes before it in the same import.
+	there, before := Certificate(7), Certificate(8)
+	there.KeyHash, before.KeyHash = Certificate(2).KeyHash, Certificate(2).KeyHash
+	record(t, s, there)
+	fresh := []ca.Certificate{Certificate(1), before, Certificate(2), Certificate(3), Certificate(4), sameKey}
 	for i := range fresh {
 		fresh[i].ID = Certificate(100 + i).ID // an import does not know the ids of rows
 	}
-	done, err := s.ImportCertificates(ctx, fresh, entries(5))
+	done, err := s.ImportCertificates(ctx, fresh, entries(6))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,13 +129,16 @@ func testImportCertificates(t *testing.T, s Interface) {
 			t.Errorf("row %d: %s", i+1, diff)
 		}
 	}
-	if want := []ca.ImportOutcome{ca.ImportKnown, ca.ImportCompleted, ca.ImportCompleted, ca.ImportStored, ca.ImportBlocked}; !cmp.Equal(want, outcomes) {
+	if want := []ca.ImportOutcome{ca.ImportKnown, ca.ImportStored, ca.ImportCompleted, ca.ImportCompleted, ca.ImportStored, ca.ImportBlocked}; !cmp.Equal(want, outcomes) {
 		t.Errorf("%v, want %v", outcomes, want)
 	}
-	if done[1].Row.ID != Certificate(2).ID || done[1].Row.Status != ca.Revoked || !done[2].Row.OnHold() || done[4].Row.Reason != pkix.KeyCompromise {
+	if done[2].Row.ID != Certificate(2).ID || done[2].Row.Status != ca.Revoked || !done[3].Row.OnHold() || done[5].Row.Reason != pkix.KeyCompromise {
 		t.Errorf("rows: %+v", done)
 	}
-	for profile, want := range map[string]int{"client": 5, "unknown": 0} {
+	if got, err := s.Certificate(ctx, "", there.ID); err != nil || got.Reason != pkix.KeyCompromise || done[1].Row.Reason != pkix.KeyCompromise || len(done[2].SameKey) != 2 {
+		t.Errorf("others of the compromised key: %s %s, %d taken along, %v", got.Reason, done[1].Row.Reason, len(done[2].SameKey), err)
+	}
+	for profile, want := range map[string]int{"client": 7, "unknown": 0} {
 		if _, total, err := s.Certificates(ctx, ca.Filter{Profile: profile}); err != nil || total != want {
 			t.Errorf("%d rows of profile %s, %v; want %d", total, profile, err, want)
 		}

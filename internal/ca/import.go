@@ -108,7 +108,7 @@ func (a *Authority) storeImport(ctx context.Context, in imported, rows []Certifi
 	}
 	if !in.again {
 		waiting := in.record
-		waiting.Retired, waiting.Untrusted, waiting.List = true, true, List{}
+		waiting.Retired, waiting.Untrusted = true, true
 		change.Add[0] = waiting
 		if err := a.storeCAs(ctx, change, entry); err != nil {
 			return err
@@ -214,7 +214,10 @@ func (a *Authority) checkImport(ctx context.Context, req ImportRequest) (importe
 
 // readFirstList reads the CRL that comes with an import.
 func (a *Authority) readFirstList(in *imported, req ImportRequest) (err error) {
-	if len(req.CRL) == 0 {
+	switch {
+	case len(req.CRL) == 0 && in.again: // else what the CRL has that is not stored yet would be good
+		return invalid("crl", "the import of this CA was begun with a CRL, which is not stored whole; give it, or a newer one, again")
+	case len(req.CRL) == 0:
 		return nil
 	}
 	if in.list, err = a.readCRL(req.CRL, listOwner{id: in.record.ID, cert: in.cert, zone: req.ZoneID}); err != nil {
@@ -224,6 +227,9 @@ func (a *Authority) readFirstList(in *imported, req ImportRequest) (err error) {
 		if err := in.list.setFloor(); err != nil {
 			return err
 		}
+	}
+	if in.again && in.record.List.NewerThan(in.list.list) {
+		return invalid("crl", "the import of this CA was begun with a newer CRL (%s); give that one, or a newer one, again", in.record.List)
 	}
 	in.record.List = in.list.list
 	if in.signer != nil {
@@ -247,7 +253,7 @@ func (h *hierarchy) identify(in *imported, name string) (err error) {
 		return invalid("key", "the import of this CA was begun with the other choice about its key; make the same")
 	}
 	in.again = true
-	in.record.ID, in.record.Name, in.record.KeyName, in.record.Shards = have.ID, have.Name, have.KeyName, have.Shards
+	in.record.ID, in.record.Name, in.record.KeyName, in.record.Shards, in.record.List = have.ID, have.Name, have.KeyName, have.Shards, have.List
 	return nil
 }
 

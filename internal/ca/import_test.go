@@ -447,6 +447,18 @@ func TestInvariant08LongImportCrash(t *testing.T) {
 	other := req
 	other.Key, other.SignerCertificate, other.SignerKey = nil, nil, nil
 	f.refuses(other, importRefusal{"key", "give the key", nil})
+	// Going on with less than it was begun with would let in whom the rest of the CRL revokes.
+	other = req
+	other.CRL = nil
+	f.refuses(other, importRefusal{"crl", "begun with a CRL", nil})
+	other.CRL = e.crl("FF", lines[:1]...)
+	f.refuses(other, importRefusal{"crl", "begun with a newer CRL (number 256", nil})
+	if _, err := f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "legacy", CRL: req.CRL}); !errors.Is(err, ca.ErrInvalid) || !strings.Contains(err.Error(), "was broken off") {
+		t.Errorf("a newer CRL of half a CA: %v", err)
+	}
+	if _, err := f.SetSigner(t.Context(), ca.SignerRequest{CA: "legacy"}); !errors.Is(err, ca.ErrInvalid) || !strings.Contains(err.Error(), "was broken off") {
+		t.Errorf("an OCSP signer of half a CA: %v", err)
+	}
 	state := f.importCA(req)
 	if state.Broken || state.Count.Revoked != 2500 || state.ID != states[2].ID || len(f.ClientAnchors()) != 2 || state.List.Number != "256" {
 		t.Errorf("imported again: %+v", state)

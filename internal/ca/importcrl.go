@@ -149,7 +149,10 @@ func (a *Authority) ImportCRL(ctx context.Context, req ImportCRLRequest) (Import
 	if err != nil {
 		return ImportCRLResult{}, err
 	}
-	if c.signs() {
+	switch {
+	case c.record.unfinished():
+		return ImportCRLResult{}, invalid("ca", "the import of %s was broken off; import it again: sekisho ca import", c.record.Name)
+	case c.signs():
 		return ImportCRLResult{}, invalid("ca", "the key of %s is here, so its CRL is made here: revoke its certificates with sekisho cert revoke", c.record.Name)
 	}
 	list, err := a.readCRL(req.CRL, listOwner{id: c.record.ID, cert: c.cert, zone: req.ZoneID})

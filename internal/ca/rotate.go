@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 
 	"sekisho/internal/auditlog"
 	"sekisho/internal/pkix"
@@ -87,8 +88,12 @@ func (a *Authority) rotationPlans(req RotateRequest) ([]caPlan, pkix.KeyType, er
 	if err != nil {
 		return nil, "", invalid("key_type", "%v", err)
 	}
-	if req.RootSubject != "" && !req.Root {
+	switch end := h.root.cert.NotAfter; {
+	case req.RootSubject != "" && !req.Root:
 		return nil, "", invalid("root_subject", "it is for a new root: set root too, or leave it out")
+	case !req.Root && !a.notBefore().Before(end): // a CA below it would have ended before it begins
+		return nil, "", invalid("root", "the root %s ended at %s: make a new one too, sekisho ca rotate --root",
+			pkix.DNString(h.root.cert.RawSubject), end.UTC().Format(time.RFC3339))
 	}
 	var plans []caPlan
 	if req.Root {
@@ -98,11 +103,17 @@ func (a *Authority) rotationPlans(req RotateRequest) ([]caPlan, pkix.KeyType, er
 		name: h.freeName(issuingName), subject: req.Subject, previous: h.issuing.cert.RawSubject, lifetime: a.cfg.IssuingLifetime,
 		shards: h.issuing.record.Shards,
 	})
+	var above []byte
 	for _, p := range plans { // before any key is made
 		subject, err := p.dn()
 		if err != nil {
 			return nil, "", err
 		}
+		if above != nil && pkix.SameName(subject, above) {
+			return nil, "", invalid("subject", "%s would be the name of the root and of the issuing CA: clients could not tell the two apart; choose another",
+				pkix.DNString(subject))
+		}
+		above = subject
 		for _, c := range h.list {
 			if pkix.SameName(subject, c.cert.RawSubject) {
 				return nil, "", invalid("subject", "%s is the name of the CA %s already: clients could not tell the two apart; choose another",

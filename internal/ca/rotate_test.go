@@ -3,6 +3,7 @@ package ca_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -227,4 +228,21 @@ func TestRotateWhileIssuing(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
+}
+
+// TestRotateEndedRoot: a CA below a root that has ended would be none; with a new root it goes on.
+func TestRotateEndedRoot(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	f.clock.Add(int64(26 * 365 * 24 * time.Hour))
+	before := f.Issuing()
+	for _, dry := range []bool{true, false} {
+		if _, err := f.Rotate(t.Context(), ca.RotateRequest{DryRun: dry}); !errors.Is(err, ca.ErrInvalid) || !strings.Contains(err.Error(), "--root") || !f.Issuing().Equal(before) {
+			t.Errorf("below the root that has ended: %v", err)
+		}
+	}
+	if _, err := f.Rotate(t.Context(), ca.RotateRequest{Root: true, Subject: "CN=X", RootSubject: "CN=X"}); !errors.Is(err, ca.ErrInvalid) || !f.Issuing().Equal(before) {
+		t.Errorf("one name for two: %v", err)
+	}
+	f.rotate(ca.RotateRequest{Root: true})
+	f.issue("new")
 }

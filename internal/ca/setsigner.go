@@ -29,6 +29,9 @@ func (a *Authority) SetSigner(ctx context.Context, req SignerRequest) (State, er
 	if err != nil {
 		return State{}, err
 	}
+	if c.record.unfinished() {
+		return State{}, invalid("ca", "the import of %s was broken off; import it again: sekisho ca import", c.record.Name)
+	}
 	record, change := c.record, CAChange{}
 	detail := map[string]string{"name": record.Name, "ocsp_signer": "own"}
 	record.Signer = Signer{}

@@ -16,9 +16,9 @@ import (
 
 // listFlags are the conditions of `sekisho cert list`.
 type listFlags struct {
-	status, cn, serial, san, ca, within string
-	expired                             bool
-	limit                               int
+	status, cn, serial, san, ca, within, order, issued string
+	expired, archived                                  bool
+	limit                                              int
 }
 
 func newCertList(e env) *cobra.Command {
@@ -28,10 +28,16 @@ func newCertList(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List what was issued, newest first",
 		Long: `list shows the certificates of a zone, newest first; with --expires-within or --expired soonest to end first. Conditions
-add up. Each of them is answered from an index, also among millions.`,
+add up. Each of them is answered from an index, also among millions.
+
+Certificates that ended longer ago than pki.archive_after are in the archive: show and list --serial find them there by
+themselves, every other list with --archived.`,
 		Example: `  sekisho cert list --status revoked
   sekisho cert list --status active --expires-within 30d
   sekisho cert list --san device-7.example.com
+  sekisho cert list --san .example.com --status in-force --limit 20
+  sekisho cert list --ca issuing-2 --issued-within 7d --order expires
+  sekisho cert list --archived --cn "Super Client"
   sekisho cert list --serial 02:8A:07:EB --json`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -55,13 +61,16 @@ add up. Each of them is answered from an index, also among millions.`,
 	t.flags(c)
 	t.zoneFlag(c)
 	fl := c.Flags()
-	fl.StringVar(&f.status, "status", "", "only `STATUS`: active, revoked, hold")
+	fl.StringVar(&f.status, "status", "", "only `STATUS`: active (expired ones too), revoked (holds too), hold, in-force, final (revoked for good and not expired), expired")
 	fl.StringVar(&f.cn, "cn", "", "only this common `NAME`")
-	fl.StringVar(&f.san, "san", "", "only this subject alternative `NAME`: a host, an address, an e-mail address or a URI")
+	fl.StringVar(&f.san, "san", "", "only this subject alternative `NAME`: a host, an address, an e-mail address, a URI, or .DOMAIN for every host below it")
 	fl.StringVar(&f.serial, "serial", "", "only this serial number, `HEX` in any spelling")
 	fl.StringVar(&f.ca, "ca", "", "only those of the `CA` of this name or id")
 	fl.StringVar(&f.within, "expires-within", "", "only those that end within this `TIME` from now: 30d, 12h")
 	fl.BoolVar(&f.expired, "expired", false, "only those that have ended")
+	fl.StringVar(&f.issued, "issued-within", "", "only those issued within this `TIME` until now: 30d, 12h")
+	fl.StringVar(&f.order, "order", "", "`ORDER`: newest or expires (soonest to end first)")
+	fl.BoolVar(&f.archived, "archived", false, "those in the archive instead")
 	fl.IntVar(&f.limit, "limit", 0, "at most `N` (default all)")
 	fl.BoolVar(&asJSON, "json", false, "print a JSON array")
 	return c
@@ -75,11 +84,29 @@ func (f *listFlags) query(now time.Time) (url.Values, error) {
 			q.Set(name, value)
 		}
 	}
-	if f.status == "hold" {
+	switch f.status {
+	case "hold":
 		set("status", "revoked")
 		set("reason", "certificateHold")
-	} else {
+	case "in-force":
+		set("state", "active")
+	case "final":
+		set("state", "revoked")
+	case "expired":
+		set("state", "expired")
+	default:
 		set("status", f.status)
+	}
+	set("order", f.order)
+	if f.archived {
+		set("archived", "true")
+	}
+	if f.issued != "" {
+		span, err := parseSpan(f.issued)
+		if err != nil {
+			return nil, &usageError{err: fmt.Errorf("--issued-within: %w", err)}
+		}
+		set("issued_from", now.Add(-span).UTC().Format(time.RFC3339))
 	}
 	set("common_name", f.cn)
 	set("serial_number", f.serial)

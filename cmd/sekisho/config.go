@@ -109,6 +109,9 @@ type PKIConfig struct {
 	OCSPLifetime time.Duration `yaml:"ocsp_lifetime"` // nextUpdate of OCSP answers; default 1h, from 1m to 7 days
 	// OCSPMaxAge is how long HTTP caches may keep an OCSP answer without asking, never beyond its nextUpdate; default 0: not at all.
 	OCSPMaxAge time.Duration `yaml:"ocsp_max_age"`
+	// ArchiveAfter is how long after their end certificates move from the ledger into the archive; default 0: never, at
+	// least 8784h (366 days).
+	ArchiveAfter time.Duration `yaml:"archive_after"`
 }
 
 // KeysConfig is about private keys at rest.
@@ -430,5 +433,5 @@ func (c PKIConfig) check() error {
 			errs = append(errs, fmt.Errorf("pki.url %q: use http://HOST[:PORT] without TLS (RFC 5280, Section 8: fetching a CRL must not need a certificate)", c.URL))
 		}
 	}
-	return errors.Join(append(errs, c.checkLists())...)
+	return errors.Join(append(errs, c.checkLists(), c.checkArchive())...)
 }

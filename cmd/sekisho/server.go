@@ -100,7 +100,9 @@ func (s *server) buildHouse(ctx context.Context) error {
 	if err := s.house.openCA(ctx, s.cfg.PKI, s.certificateChanged); err != nil {
 		return err
 	}
-	s.tasks = append(s.tasks, s.house.authority.Run)
+	s.tasks = append(s.tasks, s.house.authority.Run, func(ctx context.Context) error {
+		return s.house.keepLedger(ctx, s.cfg.PKI.ArchiveAfter)
+	})
 	return nil
 }
 

@@ -105,7 +105,7 @@ func (s *server) listCertificates(ctx context.Context, c *call, _ none) (list[ce
 		return answer, err
 	}
 	filter := ca.Filter{ZoneID: z.ID, Limit: p.size, Offset: p.skip()}
-	pending, err := readFilter(c.query, &filter)
+	pending, err := readFilter(c.query, &filter, s.Now())
 	if err != nil {
 		return answer, err
 	}
@@ -115,23 +115,24 @@ func (s *server) listCertificates(ctx context.Context, c *call, _ none) (list[ce
 	if pending { // a step is done when its call is answered, so nothing ever is pending
 		return list[certificateObject]{info: p.info(0, 0)}, nil
 	}
-	rows, total, err := s.Authority.Certificates(ctx, filter)
+	found, err := s.Authority.Search(ctx, filter)
 	if err != nil {
 		return answer, err
 	}
-	for _, row := range rows {
+	for _, row := range found.Rows {
 		object, err := newCertificateObject(row)
 		if err != nil {
 			return answer, err
 		}
 		answer.items = append(answer.items, object)
 	}
-	answer.info = p.info(len(rows), total)
+	answer.info = p.info(len(found.Rows), found.Total)
+	answer.info.AtLeast = found.AtLeast
 	return answer, nil
 }
 
 // readFilter reads Cloudflare's status and our filters. pending: only states were asked for that last no time here.
-func readFilter(q url.Values, f *ca.Filter) (pending bool, err error) {
+func readFilter(q url.Values, f *ca.Filter, now time.Time) (pending bool, err error) {
 	switch status := q.Get("status"); status {
 	case "", "all":
 	case "active":
@@ -159,65 +160,7 @@ func readFilter(q url.Values, f *ca.Filter) (pending bool, err error) {
 	}
 	f.CommonName = q.Get("common_name")
 	f.Profile = q.Get("profile")
-	return pending, readOurFilter(q, f)
-}
-
-// readOurFilter reads the filters that Cloudflare's API has not.
-func readOurFilter(q url.Values, f *ca.Filter) error {
-	switch text := q.Get("reason"); text {
-	case "":
-	case "certificateHold":
-		f.OnHold = true
-	default:
-		return invalidQuery("reason", "only certificateHold can be searched for: those are the revoked ones that can come back")
-	}
-	if f.OnHold && f.Status == ca.Active {
-		return invalidQuery("reason", "an active certificate has none")
-	}
-	for name, to := range map[string]*time.Time{"expires_from": &f.ExpiresFrom, "expires_before": &f.ExpiresBefore} {
-		text := q.Get(name)
-		if text == "" {
-			continue
-		}
-		at, err := time.Parse(time.RFC3339, text)
-		if err != nil {
-			return invalidQuery(name, "want a time like 2026-01-31T00:00:00Z")
-		}
-		*to = at
-	}
-	f.Name = searchedName(q.Get("san"))
-	return nil
-}
-
-// searchedCA is the id of the CA that a query names by id or name; "" for none.
-func (s *server) searchedCA(ctx context.Context, ref string) (string, error) {
-	if ref == "" {
-		return "", nil
-	}
-	records, err := s.Authority.CAs(ctx)
-	if err != nil {
-		return "", err
-	}
-	names := make([]string, len(records))
-	for i, r := range records {
-		if r.ID == ref || r.Name == ref {
-			return r.ID, nil
-		}
-		names[i] = r.Name
-	}
-	return "", invalidQuery("ca", "there is no such CA; there are "+strings.Join(names, ", "))
-}
-
-// searchedName spells a subject alternative name as the ledger does: host names in lower case, addresses in their
-// shortest form.
-func searchedName(text string) string {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return addr.Unmap().String()
-	}
-	if strings.ContainsAny(text, "@/") {
-		return text
-	}
-	return strings.ToLower(text)
+	return pending, readOurFilter(q, f, now)
 }
 
 // revokeBody is our extension; Cloudflare's DELETE has no body.

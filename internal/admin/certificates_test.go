@@ -245,6 +245,16 @@ func TestFilters(t *testing.T) {
 		"expires_from=2020-01-01T00:00:00Z":                            {two.ID, one.ID},
 		"expires_before=2020-01-01T00:00:00Z":                          {},
 		"san=nobody.example":                                           {},
+		"state=active":                                                 {one.ID},
+		"state=on_hold":                                                {two.ID},
+		"state=on_hold&status=revoked&reason=certificateHold":          {two.ID},
+		"state=revoked":                                                {},
+		"state=expired":                                                {},
+		"state=active&expires_before=2020-01-01T00:00:00Z":             {},
+		"issued_from=2020-01-01T00:00:00Z&order=expires":               {two.ID, one.ID},
+		"issued_before=2020-01-01T00:00:00Z":                           {},
+		"archived=true":                                                {},
+		"archived=false&order=newest":                                  {two.ID, one.ID},
 	} {
 		got := []string{}
 		for _, row := range result[[]certificateObject](t, a.call("GET", certsPath+"?"+query, nil)) {
@@ -256,7 +266,10 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%q (-want +got):\n%s", query, diff)
 		}
 	}
-	for _, query := range []string{"serial_number=xyz", "fingerprint_sha256=12", "reason=superseded", "expires_from=soon", "ca=nobody", "san="} {
+	for _, query := range []string{
+		"serial_number=xyz", "fingerprint_sha256=12", "reason=superseded", "expires_from=soon", "ca=nobody", "san=",
+		"state=pending", "state=active&status=revoked", "state=revoked&reason=certificateHold", "order=size", "archived=yes", "issued_from=now", "state=active&state=active",
+	} {
 		if r := a.call("GET", certsPath+"?"+query, nil); r.Status != 400 {
 			t.Errorf("%s: %d %s", query, r.Status, r.Body)
 		}

@@ -30,6 +30,9 @@ type resultInfo struct {
 	Count      int `json:"count"`
 	TotalCount int `json:"total_count"`
 	TotalPages int `json:"total_pages"`
+
+	// AtLeast is ours: there may be more, and counting them would take long. Pages go on while they are full.
+	AtLeast bool `json:"total_count_is_minimum,omitempty"`
 }
 
 // list is the result of a handler that answers a part of a list.

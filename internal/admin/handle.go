@@ -86,7 +86,7 @@ func queryOf(u *url.URL) (url.Values, error) {
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, codeInvalid, "the query cannot be read: "+clip(err.Error(), 200))
 	}
-	for _, name := range []string{"reason", "serial_number", "fingerprint_sha256", "common_name", "profile", "san", "ca", "expires_from", "expires_before"} {
+	for _, name := range []string{"reason", "serial_number", "fingerprint_sha256", "common_name", "profile", "san", "ca", "expires_from", "expires_before", "issued_from", "issued_before", "state", "order", "archived"} {
 		switch values := q[name]; {
 		case len(values) > 1:
 			return nil, invalidQuery(name, "it is there twice: give it once")

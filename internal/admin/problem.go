@@ -131,6 +131,10 @@ func asRefusal(err error) *refusal {
 		return invalid("/csr", ca.ErrKeyBlocked.Error()+": make a new key")
 	case errors.Is(err, ca.ErrConflict):
 		return refuse(http.StatusBadRequest, codeConflict, "the object is not in a state from which this is possible")
+	case errors.Is(err, ca.ErrTooWide):
+		return refuse(http.StatusBadRequest, codeInvalid, err.Error())
+	case errors.Is(err, ca.ErrNamesPending):
+		return refuse(http.StatusBadRequest, codeNotReady, err.Error())
 	case errors.Is(err, ca.ErrNotReady):
 		return refuse(http.StatusBadRequest, codeNotReady, ca.ErrNotReady.Error())
 	case errors.Is(err, context.Canceled):

@@ -110,9 +110,6 @@ type List struct {
 	ThisUpdate time.Time
 }
 
-// MaxTotal is how far matches of a search are counted that must be counted one by one.
-const MaxTotal = 100_000
-
 // Filter selects certificates of the ledger. Zero fields do not filter.
 type Filter struct {
 	ZoneID      string
@@ -121,15 +118,16 @@ type Filter struct {
 	Serial      *pkix.Serial
 	Fingerprint *pkix.Fingerprint
 	CommonName  string      // exact
-	Name        string      // a subject alternative name: host name in lower case, address, e-mail address or URI; exact
+	Name        string      // a subject alternative name: host name, address, e-mail address or URI, exact but for case; ".example.com": every host below
 	Key         *pkix.KeyID // the public key
 	CAID        string
 	OnHold      bool // revoked with certificateHold only
 	// ExpiresFrom and ExpiresBefore bound notAfter: from (inclusive), before (exclusive). With either of them the rows come
-	// soonest to end first.
+	// soonest to end first, unless Order says otherwise.
 	ExpiresFrom, ExpiresBefore time.Time
-	Limit                      int // at most this many; 0 means 50, at most 1000
-	Offset                     int
+	Range
+	Limit  int // at most this many; 0 means 50, at most 1000
+	Offset int
 }
 
 // Transition is one compare-and-swap step of a certificate's state.
@@ -166,9 +164,10 @@ type Ledger interface {
 	Certificate(ctx context.Context, zoneID, id string) (Certificate, error)
 	// CertificateByID returns the row of an issuer's serial, or ErrNotFound.
 	CertificateByID(ctx context.Context, id pkix.CertID) (Certificate, error)
-	// Certificates returns the rows that match, newest first, and how many match in all: exactly up to MaxTotal, and
-	// MaxTotal+1 when there are more and counting them would take long.
+	// Certificates returns the rows that match, newest first, and how many match in all, as Found.Total does.
 	Certificates(ctx context.Context, f Filter) (rows []Certificate, total int, err error)
+	// Search is Certificates that also says whether the total is exact. It returns ErrTooWide or ErrNamesPending.
+	Search(ctx context.Context, f Filter) (Found, error)
 	// KeyBlocked reports whether a public key was blocked.
 	KeyBlocked(ctx context.Context, key pkix.KeyID) (bool, error)
 

@@ -145,7 +145,13 @@ func fill(tb testing.TB, dir string, n int) {
 // raw opens the database past the store, as an administrator with a shell would.
 func raw(tb testing.TB, dir string) *sql.DB {
 	tb.Helper()
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: filepath.Join(dir, "sekisho.db")}).String())
+	return rawFile(tb, filepath.Join(dir, "sekisho.db"))
+}
+
+// rawFile is raw for another file than the ledger's.
+func rawFile(tb testing.TB, path string) *sql.DB {
+	tb.Helper()
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path}).String())
 	if err != nil {
 		tb.Fatal(err)
 	}

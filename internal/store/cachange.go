@@ -151,6 +151,9 @@ func (s *Store) ImportCertificates(ctx context.Context, certs []ca.Certificate, 
 }
 
 func (t *tx) importCertificate(ctx context.Context, c ca.Certificate, entry auditlog.Entry) (ca.Imported, error) {
+	if err := t.recallSerial(ctx, c.CertID()); err != nil {
+		return ca.Imported{}, err
+	}
 	known, err := scanCertificate(t.row(ctx, selectCertificate+`WHERE c.serial = ? AND i.key = ?`, c.Serial.Bytes(), c.IssuerKey[:]))
 	switch err = notFound(err, ca.ErrNotFound); {
 	case errors.Is(err, ca.ErrNotFound):
@@ -220,9 +223,13 @@ func (t *tx) recountZone(ctx context.Context, from, to ca.Certificate) error {
 	if err != nil {
 		return err
 	}
-	if err := t.exec(ctx, `UPDATE certificate_counts SET n = n - 1 WHERE zone_id = ? AND profile = ? AND status = ?`, from.ZoneID, from.Profile, status); err != nil {
+	ref, err := t.caRef(ctx, to.CAID)
+	if err != nil {
 		return err
 	}
-	return t.exec(ctx, `INSERT INTO certificate_counts (zone_id, profile, status, n) VALUES (?, ?, ?, 1)
-		ON CONFLICT (zone_id, profile, status) DO UPDATE SET n = n + 1`, to.ZoneID, to.Profile, status)
+	if err := t.exec(ctx, `UPDATE certificate_counts SET n = n - 1 WHERE zone_id = ? AND ca = ? AND profile = ? AND status = ?`, from.ZoneID, ref, from.Profile, status); err != nil {
+		return err
+	}
+	return t.exec(ctx, `INSERT INTO certificate_counts (zone_id, ca, profile, status, n) VALUES (?, ?, ?, ?, 1)
+		ON CONFLICT (zone_id, ca, profile, status) DO UPDATE SET n = n + 1`, to.ZoneID, ref, to.Profile, status)
 }

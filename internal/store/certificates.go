@@ -107,6 +107,11 @@ func (t *tx) mayInsert(ctx context.Context, c *ca.Certificate) (caRef, issuer in
 		return 0, 0, false, fmt.Errorf("store: CA %q: %w", c.CAID, ca.ErrNotFound)
 	case taken:
 		return 0, 0, false, fmt.Errorf("store: certificate %s: serial %s: %w", c.ID, c.Serial, ca.ErrSerialTaken)
+	}
+	if err := t.archivedTaken(ctx, c); err != nil {
+		return 0, 0, false, err
+	}
+	switch {
 	case issuerKnown.Valid:
 		return caKnown.Int64, issuerKnown.Int64, blocked, nil
 	}
@@ -167,7 +172,7 @@ func storedDER(der []byte) []byte {
 	return der
 }
 
-// Certificate implements ca.Ledger.
+// Certificate implements ca.Ledger. An archived certificate is found too.
 func (s *Store) Certificate(ctx context.Context, zoneID, id string) (ca.Certificate, error) {
 	c, err := s.certificate(ctx, `WHERE c.id = ?`, id)
 	if err == nil && zoneID != "" && c.ZoneID != zoneID {
@@ -179,7 +184,7 @@ func (s *Store) Certificate(ctx context.Context, zoneID, id string) (ca.Certific
 	return c, nil
 }
 
-// CertificateByID implements ca.Ledger.
+// CertificateByID implements ca.Ledger. An archived certificate is found too.
 func (s *Store) CertificateByID(ctx context.Context, id pkix.CertID) (ca.Certificate, error) {
 	c, err := s.certificate(ctx, `WHERE c.serial = ? AND c.issuer = (SELECT ref FROM issuers WHERE key = ?)`,
 		id.Serial.Bytes(), id.Issuer[:])
@@ -191,6 +196,12 @@ func (s *Store) CertificateByID(ctx context.Context, id pkix.CertID) (ca.Certifi
 
 func (s *Store) certificate(ctx context.Context, where string, args ...any) (c ca.Certificate, err error) {
 	c, err = scanCertificate(s.read.row(ctx, selectCertificate+where, args...))
+	if db := s.archived(); errors.Is(err, sql.ErrNoRows) && db != nil {
+		c, err = scanCertificate(db.row(ctx, selectCertificate+where, args...))
+		if errors.Is(err, sql.ErrNoRows) { // it may have come back between the two looks
+			c, err = scanCertificate(s.read.row(ctx, selectCertificate+where, args...))
+		}
+	}
 	return c, notFound(err, ca.ErrNotFound)
 }
 

@@ -22,6 +22,8 @@ var (
 	ErrJournal = errors.New("the database does not go with its revocation journal")
 	// ErrJournalFits: there is no reason to begin another journal.
 	ErrJournalFits = errors.New("the revocation journal goes with this database")
+	// ErrArchive: the archive is missing, older than the ledger, or another ledger's.
+	ErrArchive = errors.New("the archive does not belong to the ledger")
 	// ErrClosed: the store was closed before the write began; nothing was stored.
 	ErrClosed = errors.New("store is closed")
 )

@@ -63,6 +63,9 @@ func (t *tx) raiseList(ctx context.Context, caID string, list ca.List) error {
 // listed makes the row of an entry say what the entry says, as far as a transition leads there, and returns what changed:
 // a key that the list calls compromised takes its other certificates along.
 func (t *tx) listed(ctx context.Context, row ca.Certificate, entry auditlog.Entry) ([]ca.Certificate, error) {
+	if err := t.recallSerial(ctx, row.CertID()); err != nil {
+		return nil, err
+	}
 	have, err := scanCertificate(t.row(ctx, selectCertificate+`WHERE c.serial = ? AND i.key = ?`, row.Serial.Bytes(), row.IssuerKey[:]))
 	switch err = notFound(err, ca.ErrNotFound); {
 	case errors.Is(err, ca.ErrNotFound):

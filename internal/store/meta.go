@@ -19,7 +19,10 @@ func (s *Store) Meta(ctx context.Context, key string) (value string, ok bool, er
 // SetMeta stores value under key durably, in place of what was there.
 func (s *Store) SetMeta(ctx context.Context, key, value string) error {
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
-		err := t.exec(ctx, `INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`, key, value)
-		return err
+		return t.setMeta(ctx, key, value)
 	})
+}
+
+func (t *tx) setMeta(ctx context.Context, key, value string) error {
+	return t.exec(ctx, `INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`, key, value)
 }

@@ -44,7 +44,12 @@ func dsn(path string, query url.Values) string {
 }
 
 func newProvider(db *sql.DB) (*goose.Provider, error) {
-	sub, err := fs.Sub(migrations, "migrations")
+	return newProviderOf(db, migrations, "migrations")
+}
+
+// newProviderOf is newProvider with the migrations in a directory.
+func newProviderOf(db *sql.DB, files fs.FS, dir string) (*goose.Provider, error) {
+	sub, err := fs.Sub(files, dir)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -61,6 +66,10 @@ func migrate(ctx context.Context, db *sql.DB, path string, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	return migrateWith(ctx, provider, path, log)
+}
+
+func migrateWith(ctx context.Context, provider *goose.Provider, path string, log *slog.Logger) error {
 	have, want, err := provider.GetVersions(ctx)
 	if err != nil {
 		return explain(path, err)

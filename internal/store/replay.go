@@ -198,6 +198,9 @@ func (t *tx) replayState(ctx context.Context, s *journal.State, count *replayed)
 	if err != nil {
 		return err
 	}
+	if err := t.recallSerial(ctx, c.CertID()); err != nil {
+		return err
+	}
 	var have ca.Certificate
 	var status int
 	err = t.get(ctx, `SELECT id, status, reason, crl_number FROM certificates WHERE serial = ? AND issuer = ?`, []any{c.Serial.Bytes(), issuer},

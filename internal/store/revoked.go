@@ -21,6 +21,8 @@ func (s *Store) Revoked(ctx context.Context, caID string, shard int, since time.
 	return s.stream(ctx, func(view *sql.Tx) (string, []any, int64, error) {
 		query, args, number, err := revokedQuery(ctx, view, caID, shard)
 		return query, append(args, micros(since)), number, err
+	}, func(view *sql.Tx, yield func(ca.RevokedRow, error) bool) {
+		s.archivedRevoked(ctx, view, revokedSelection{caID, shard, since}, yield)
 	})
 }
 
@@ -39,13 +41,14 @@ func (s *Store) Changed(ctx context.Context, caID string, shard int, base int64)
 			FROM certificates INDEXED BY certificates_changed
 			WHERE ca = ? AND shard = ? AND crl_number > 0 AND crl_number > ?`,
 			[]any{int64(pkix.RemoveFromCRL), ref, shard, base}, number, nil
-	})
+	}, nil)
 }
 
-// stream yields the rows of the query that prepare makes of a view, with the number that it read there.
-func (s *Store) stream(ctx context.Context, prepare func(*sql.Tx) (query string, args []any, number int64, err error)) (
-	number int64, rows iter.Seq2[ca.RevokedRow, error], err error,
-) {
+// stream yields the rows of the query that prepare makes of a view, with the number that it read there, and then what
+// more yields; nil: nothing.
+func (s *Store) stream(ctx context.Context, prepare func(*sql.Tx) (query string, args []any, number int64, err error),
+	more func(*sql.Tx, func(ca.RevokedRow, error) bool),
+) (number int64, rows iter.Seq2[ca.RevokedRow, error], err error) {
 	view, err := s.read.streams.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, nil, explain(s.path, err)
@@ -71,7 +74,9 @@ func (s *Store) stream(ctx context.Context, prepare func(*sql.Tx) (query string,
 			yield(ca.RevokedRow{}, explain(s.path, err))
 			return
 		}
-		yieldRevoked(found, issuers, s.path, yield)
+		if yieldRevoked(found, issuers, s.path, yield) && more != nil {
+			more(view, yield)
+		}
 	}, nil
 }
 
@@ -113,7 +118,8 @@ func readIssuers(ctx context.Context, view *sql.Tx) (map[int64]pkix.KeyID, error
 	return issuers, err
 }
 
-func yieldRevoked(found *sql.Rows, issuers map[int64]pkix.KeyID, path string, yield func(ca.RevokedRow, error) bool) {
+// yieldRevoked returns false when nothing more is wanted.
+func yieldRevoked(found *sql.Rows, issuers map[int64]pkix.KeyID, path string, yield func(ca.RevokedRow, error) bool) bool {
 	defer found.Close()
 	var issuer, reason, at, after, invalidity int64
 	var serial sql.RawBytes
@@ -121,17 +127,19 @@ func yieldRevoked(found *sql.Rows, issuers map[int64]pkix.KeyID, path string, yi
 	for found.Next() {
 		if err := found.Scan(dest...); err != nil {
 			yield(ca.RevokedRow{}, explain(path, err))
-			return
+			return false
 		}
 		row := ca.RevokedRow{
 			ID:     pkix.CertID{Issuer: issuers[issuer], Serial: pkix.SerialFromBytes(serial)},
 			Reason: pkix.Reason(reason), At: fromMicros(at), NotAfter: fromMicros(after), InvalidityDate: fromMicros(invalidity),
 		}
 		if !yield(row, nil) {
-			return
+			return false
 		}
 	}
 	if err := found.Err(); err != nil {
 		yield(ca.RevokedRow{}, explain(path, err))
+		return false
 	}
+	return true
 }

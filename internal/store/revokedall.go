@@ -54,10 +54,25 @@ func (s *Store) AllRevoked(ctx context.Context, since time.Time) iter.Seq2[ca.Re
 				cancel() // and take what the readers are about to hand over, until they have ended
 			}
 		}
-		if err := <-ended; err != nil && !stopped {
+		switch err := <-ended; {
+		case stopped:
+		case err != nil:
 			yield(ca.RevokedRow{}, explain(s.path, err))
+		default:
+			s.allArchived(ctx, since, yield)
 		}
 	}
+}
+
+// allArchived yields what was archived while a clock was ahead.
+func (s *Store) allArchived(ctx context.Context, since time.Time, yield func(ca.RevokedRow, error) bool) {
+	view, err := s.read.streams.BeginTx(ctx, nil)
+	if err != nil {
+		yield(ca.RevokedRow{}, explain(s.path, err))
+		return
+	}
+	defer view.Rollback()
+	s.archivedRevoked(ctx, view, revokedSelection{shard: -1, since: since}, yield)
 }
 
 // revokedPart is a run of the index of revoked certificates.

@@ -3,51 +3,87 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
-	"strings"
+	"time"
 
 	"sekisho/internal/ca"
-	"sekisho/internal/pkix"
 )
 
 const (
 	defaultPage = 50
 	maxPage     = 1000
+	// exactTotal is how many matches are counted where counting means reading, and sorted where no index has the order.
+	exactTotal = ca.MaxTotal
+	// searchTime bounds one search; a search that an index answers takes milliseconds.
+	searchTime = 5 * time.Second
 )
 
-// Certificates implements ca.Ledger. Newest means recorded last. Rows and total are of one view.
+// Certificates implements ca.Ledger.
 func (s *Store) Certificates(ctx context.Context, f ca.Filter) (rows []ca.Certificate, total int, err error) {
-	countSQL, pageSQL, args, err := searchSQL(f)
-	if err != nil {
-		return nil, 0, err
+	found, err := s.Search(ctx, f)
+	return found.Rows, found.Total, err
+}
+
+// Search implements ca.Ledger. Rows and total are of one view. What is looked for by serial number or fingerprint and is
+// not in the ledger is looked for in the archive too.
+func (s *Store) Search(ctx context.Context, f ca.Filter) (ca.Found, error) {
+	db := s.read
+	if f.Archived {
+		if db = s.archived(); db == nil {
+			return ca.Found{}, nil
+		}
 	}
-	count, err := s.read.prepare(ctx, countSQL)
-	if err != nil {
-		return nil, 0, err
+	found, err := db.search(ctx, f)
+	if err == nil && found.Total == 0 && !f.Archived && (f.Serial != nil || f.Fingerprint != nil) {
+		if db := s.archived(); db != nil {
+			return db.search(ctx, f)
+		}
 	}
-	page, err := s.read.prepare(ctx, pageSQL)
-	if err != nil {
-		return nil, 0, err
+	return found, err
+}
+
+func (r *reader) search(ctx context.Context, f ca.Filter) (ca.Found, error) {
+	bounded, cancel := context.WithTimeout(ctx, searchTime)
+	defer cancel()
+	found, err := r.searchBounded(bounded, f)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("store: stopped after %v: %w: add a serial number, a name, a range of dates or a CA", searchTime, ca.ErrTooWide)
 	}
-	view, err := s.read.db.BeginTx(ctx, nil)
 	if err != nil {
-		return nil, 0, explain(s.path, err)
+		return ca.Found{}, explain(r.path, err)
+	}
+	return found, nil
+}
+
+func (r *reader) searchBounded(ctx context.Context, f ca.Filter) (found ca.Found, err error) {
+	if f.Limit <= 0 {
+		f.Limit = defaultPage
+	}
+	f.Limit, f.Offset = min(f.Limit, maxPage), max(f.Offset, 0)
+	view, err := r.db.BeginTx(ctx, nil)
+	if err != nil {
+		return found, err
 	}
 	defer view.Rollback()
-	// Statements of a transaction end with it.
-	if err := view.StmtContext(ctx, count).QueryRowContext(ctx, args...).Scan(&total); err != nil { //nolint:sqlclosecheck // see above
-		return nil, 0, explain(s.path, err)
+	var p searchPlan
+	if namesOne(f) {
+		p, err = planNamed(ctx, view, f)
+	} else {
+		p, err = planList(ctx, view, f)
 	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = defaultPage
+	if err != nil || p.page == "" {
+		return found, err
 	}
-	found, err := view.StmtContext(ctx, page).QueryContext(ctx, append(args, min(limit, maxPage), max(f.Offset, 0))...) //nolint:sqlclosecheck // see above
+	rows, err := view.QueryContext(ctx, p.page, append(p.args, f.Limit, f.Offset)...)
 	if err != nil {
-		return nil, 0, explain(s.path, err)
+		return found, err
 	}
-	rows, err = scanPage(found)
-	return rows, total, explain(s.path, err)
+	if found.Rows, err = scanPage(rows); err != nil {
+		return found, err
+	}
+	found.Total, found.AtLeast = p.totalOf(f, len(found.Rows))
+	return found, nil
 }
 
 func scanPage(found *sql.Rows) (rows []ca.Certificate, err error) {
@@ -59,119 +95,70 @@ func scanPage(found *sql.Rows) (rows []ca.Certificate, err error) {
 	return rows, err
 }
 
-// searchSQL is the two queries of a search; the page takes limit and offset as arguments after args. The totals of zones,
-// profiles and states are kept ready; other matches are counted up to ca.MaxTotal.
-func searchSQL(f ca.Filter) (count, page string, args []any, err error) {
-	s, err := filterSQL(f)
-	if err != nil {
-		return "", "", nil, err
+// searchPlan is how a search is answered. page takes limit and offset after args; "" finds nothing.
+type searchPlan struct {
+	page  string
+	args  []any
+	total int
+	least bool // more than total may match
+}
+
+// totalOf is the total after a page of n rows was read: what was counted, or what the page itself shows.
+func (p searchPlan) totalOf(f ca.Filter, n int) (total int, least bool) {
+	if !p.least {
+		return p.total, false
 	}
-	count = `SELECT coalesce(sum(c.n), 0) FROM certificate_counts c ` + s.where()
-	if s.counted {
-		count = fmt.Sprintf(`SELECT count(*) FROM (SELECT 1 FROM certificates c %s %s LIMIT %d)`, s.index, s.where(), ca.MaxTotal+1)
-	}
-	page = `SELECT ` + certificateColumns + ` FROM certificates c ` + s.index + ` JOIN cas a ON a.ref = c.ca JOIN issuers i ON i.ref = c.issuer ` +
-		s.where() + ` ORDER BY ` + s.order + ` LIMIT ? OFFSET ?`
-	return count, page, s.args, nil
-}
-
-// conditions is a WHERE clause, the index that leads to its rows ("": the planner's choice) and their order.
-type conditions struct {
-	conds   []string
-	args    []any
-	index   string
-	order   string
-	counted bool // its matches must be counted
-}
-
-func (s *conditions) add(cond string, arg any) {
-	s.conds, s.args = append(s.conds, cond), append(s.args, arg)
-}
-
-func (s *conditions) where() string {
-	if len(s.conds) == 0 {
-		return ""
-	}
-	return "WHERE " + strings.Join(s.conds, " AND ")
-}
-
-// filterSQL chooses the way to the rows: a condition that nearly names them (serial, fingerprint, key, common name, name),
-// else the end of their life, else the hold, else the CA, else the zone. The columns of the other conditions are in the
-// same index, or there are few rows left; "|| ”" and "+" keep the planner from walking a whole zone's index instead.
-func filterSQL(f ca.Filter) (*conditions, error) {
-	s := &conditions{order: "c.seq DESC"}
-	s.naming(f)
-	named := len(s.conds) > 0
-	expiry := !f.ExpiresFrom.IsZero() || !f.ExpiresBefore.IsZero()
-	zone, caID := "c.zone_id = ?", "+c.ca = (SELECT ref FROM cas WHERE id = ?)"
+	shown := f.Offset + n
 	switch {
-	case named:
-		zone, s.counted = "c.zone_id || '' = ?", true
-	case expiry:
-		s.index, s.order, s.counted = "INDEXED BY certificates_expiry", "c.not_after, c.seq", true
-	case f.OnHold:
-		s.index, s.counted = "INDEXED BY certificates_hold", true
-	case f.CAID != "":
-		s.index, caID, zone, s.counted = "INDEXED BY certificates_ca", strings.TrimPrefix(caID, "+"), "c.zone_id || '' = ?", true
+	case n == f.Limit:
+		return max(p.total, shown+1), true
+	case n > 0 || f.Offset == 0:
+		return shown, false
 	}
-	if f.ZoneID != "" {
-		s.add(zone, f.ZoneID)
-	}
-	if !f.ExpiresFrom.IsZero() {
-		s.add(unindexed(named)+"c.not_after >= ?", micros(f.ExpiresFrom))
-	}
-	if !f.ExpiresBefore.IsZero() {
-		s.add(unindexed(named)+"c.not_after < ?", micros(f.ExpiresBefore))
-	}
-	if f.CAID != "" {
-		s.add(caID, f.CAID)
-	}
-	if err := s.state(f); err != nil {
-		return nil, err
-	}
-	if f.Profile != "" {
-		s.add("c.profile = ?", f.Profile)
-	}
-	return s, nil
+	return p.total, true
 }
 
-func unindexed(yes bool) string {
-	if yes {
-		return "+"
-	}
-	return ""
+// pageSQL is the rows that inner selects (s is the row, k what it is ordered by), in that order.
+func pageSQL(inner, order string) string {
+	return selectPrefix + `(` + inner + ` ORDER BY k` + order + `, s` + order + ` LIMIT ? OFFSET ?) p CROSS JOIN certificates c ON c.seq = p.s
+	JOIN cas a ON a.ref = c.ca JOIN issuers i ON i.ref = c.issuer ORDER BY p.k` + order + `, p.s` + order
 }
 
-// naming adds the conditions that leave few rows.
-func (s *conditions) naming(f ca.Filter) {
-	if f.Serial != nil {
-		s.add("c.serial = ?", f.Serial.Bytes())
+const selectPrefix = `SELECT ` + certificateColumns + ` FROM `
+
+func orderOf(f ca.Filter) (key, direction string, err error) {
+	switch {
+	case f.Order == ca.Soonest, f.Order == "" && expires(f):
+		return "not_after", "", nil
+	case f.Order == ca.Newest, f.Order == "":
+		return "issued_on", " DESC", nil
 	}
-	if f.Fingerprint != nil {
-		s.add("c.fingerprint = ?", f.Fingerprint[:])
-	}
-	if f.Key != nil {
-		s.add("c.key_hash = ?", f.Key[:])
-	}
-	if f.CommonName != "" {
-		s.add("c.common_name = ?", f.CommonName)
-	}
-	if f.Name != "" {
-		s.add("c.seq IN (SELECT seq FROM certificate_names WHERE name = ?)", f.Name)
-	}
+	return "", "", fmt.Errorf("store: there is no order %q", string(f.Order))
 }
 
-func (s *conditions) state(f ca.Filter) error {
-	if f.OnHold {
-		s.conds = append(s.conds, fmt.Sprintf("c.status = %d AND c.reason = %d", statusRevoked, pkix.CertificateHold))
+// errWide refuses a search whose answer would have to be sorted first.
+func errWide(what string) error {
+	return fmt.Errorf("store: more than %d certificates match and no index has %s: %w: narrow it by a serial number, a name, a CA or shorter ranges of dates",
+		exactTotal, what, ca.ErrTooWide)
+}
+
+// countTo counts what query yields, up to one more than exactTotal.
+func countTo(ctx context.Context, view *sql.Tx, query string, args []any) (n int, err error) {
+	err = view.QueryRowContext(ctx, countSQL(query), append(args, exactTotal+1)...).Scan(&n)
+	return n, err
+}
+
+func countSQL(query string) string { return `SELECT count(*) FROM (` + query + ` LIMIT ?)` }
+
+// checkNames refuses a search by name while older certificates have none.
+func checkNames(ctx context.Context, view *sql.Tx) error {
+	var left int64
+	err := view.QueryRowContext(ctx, `SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?`, namesLeft).Scan(&left)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
 		return nil
+	case err != nil:
+		return err
 	}
-	if f.Status == "" {
-		return nil
-	}
-	code, err := statusCode(f.Status)
-	if err == nil {
-		s.add("c.status = ?", code)
-	}
-	return err
+	return fmt.Errorf("store: %w, %d at most are left: a running server does it, try again later", ca.ErrNamesPending, left)
 }

@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"sekisho/internal/ca"
 	"sekisho/internal/principal"
@@ -55,6 +56,9 @@ type Store struct {
 	lock  *os.File
 	write *writer // it has the journal
 	read  *reader
+	log   *slog.Logger
+
+	archive atomic.Pointer[archive] // nil: nothing was ever archived
 
 	closing sync.Once
 	closed  error
@@ -113,15 +117,18 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 	if s.read, err = openReader(s.path, cfg.Readers); err != nil {
 		return errors.Join(err, conn.Close(), db.Close())
 	}
+	s.log = log
 	s.write = newWriter(s.path, db, conn, cfg.Fault)
-	if err := s.openJournal(ctx, cfg, log); err != nil {
-		return errors.Join(err, s.read.close(), s.write.close())
+	s.write.tx.archive = &s.archive
+	err = s.openArchive(ctx, log) // first: what the journal brings forward may be in it
+	if err == nil {
+		err = s.openJournal(ctx, cfg, log)
+	}
+	if err != nil {
+		return errors.Join(err, s.closeArchive(), s.read.close(), s.write.close())
 	}
 	// The writer outlives ctx: it ends with Close, which waits for it.
 	go s.write.run(context.WithoutCancel(ctx))
-	if err := s.fillNames(ctx, log); err != nil { // only searching by name lacks something
-		log.ErrorContext(ctx, "certificates of before cannot be found by name yet; the next start goes on with it", "error", err)
-	}
 	return nil
 }
 
@@ -131,7 +138,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		// Readers first: the last connection to close, the writer's, checkpoints and removes the WAL.
 		s.write.stopAndWait()
-		s.closed = errors.Join(s.read.close(), s.write.close(), s.lock.Close())
+		s.closed = errors.Join(s.closeArchive(), s.read.close(), s.write.close(), s.lock.Close())
 	})
 	return s.closed
 }

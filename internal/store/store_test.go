@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"sekisho/internal/auditlog"
-	"sekisho/internal/ca"
-	"sekisho/internal/pkix"
 	"sekisho/internal/store"
 	"sekisho/internal/store/storetest"
 )
@@ -213,51 +211,6 @@ func TestInvariant08AppendOnly(t *testing.T) {
 	}
 	if broken, ok := errors.AsType[*auditlog.BreakError](s.VerifyAudit(t.Context())); !ok || broken.Seq != 2 {
 		t.Errorf("a changed record: %v, want a break at 2", broken)
-	}
-}
-
-// TestSearchUsesIndexes: no filter that the API offers reads the whole table.
-func TestSearchUsesIndexes(t *testing.T) {
-	dir := t.TempDir()
-	open(t, dir)
-	db := raw(t, dir)
-	defer db.Close()
-	serial, print, key := pkix.SerialFromBytes([]byte{7}), pkix.Fingerprint{7}, pkix.KeyID{7}
-	for _, test := range []struct {
-		filter ca.Filter
-		page   string // the index that the page is read by
-		count  string
-	}{
-		{ca.Filter{}, "SCAN c", "certificate_counts"},
-		{ca.Filter{ZoneID: "z"}, "certificates_zone ", "certificate_counts"},
-		{ca.Filter{ZoneID: "z", Profile: "client"}, "certificates_zone ", "certificate_counts"},
-		{ca.Filter{ZoneID: "z", Status: ca.Revoked}, "certificates_zone_status ", "certificate_counts"},
-		{ca.Filter{ZoneID: "z", Status: ca.Active, Profile: "client"}, "certificates_zone_status ", "certificate_counts"},
-		{ca.Filter{ZoneID: "z", Status: ca.Active, Profile: "client", Serial: &serial}, "certificates_serial ", "certificates_serial"},
-		{ca.Filter{ZoneID: "z", Fingerprint: &print}, "certificates_fingerprint ", "certificates_fingerprint"},
-		{ca.Filter{Key: &key}, "certificates_key ", "certificates_key"},
-		{ca.Filter{ZoneID: "z", Status: ca.Revoked, CommonName: "n"}, "certificates_common_name ", "certificates_common_name"},
-		{ca.Filter{ZoneID: "z", Status: ca.Revoked, Name: "n"}, "SEARCH certificate_names", "SEARCH certificate_names"},
-		{ca.Filter{ZoneID: "z", CommonName: "n", CAID: "x", ExpiresBefore: time.Now()}, "certificates_common_name ", "certificates_common_name"},
-		{ca.Filter{ZoneID: "z", ExpiresBefore: time.Now()}, "certificates_expiry ", "COVERING INDEX certificates_expiry"},
-		{ca.Filter{ZoneID: "z", ExpiresFrom: time.Now(), ExpiresBefore: time.Now(), Status: ca.Active, Profile: "client", CAID: "x"}, "certificates_expiry ", "COVERING INDEX certificates_expiry"},
-		{ca.Filter{ZoneID: "z", OnHold: true}, "certificates_hold ", "COVERING INDEX certificates_hold"},
-		{ca.Filter{ZoneID: "z", OnHold: true, CAID: "x", Profile: "client"}, "certificates_hold ", "COVERING INDEX certificates_hold"},
-		{ca.Filter{ZoneID: "z", CAID: "x"}, "certificates_ca ", "COVERING INDEX certificates_ca"},
-		{ca.Filter{CAID: "x", Status: ca.Revoked}, "certificates_ca ", "COVERING INDEX certificates_ca"},
-	} {
-		count, page, args, err := store.SearchSQL(test.filter)
-		if err != nil {
-			t.Fatal(err)
-		}
-		plan := explain(t, db, page, append(args, 50, 0)...)
-		// The serials of all issuers and those of one name may need sorting: they are few.
-		if !strings.Contains(plan, test.page) || strings.Contains(plan, "TEMP B-TREE") && test.filter.Serial == nil && test.filter.Name == "" {
-			t.Errorf("%+v: page: want %q and no sorting:\n%s", test.filter, test.page, plan)
-		}
-		if plan := explain(t, db, count, args...); !strings.Contains(count, test.count) && !strings.Contains(plan, test.count) {
-			t.Errorf("%+v: count: want %q: %s\n%s", test.filter, test.count, count, plan)
-		}
 	}
 }
 

@@ -17,7 +17,12 @@ func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.En
 	if _, err := statusCode(step.To); err != nil {
 		return ca.Certificate{}, nil, err
 	}
+	var back []wholeRow
 	err = s.write.do(ctx, func(ctx context.Context, t *tx) (err error) {
+		if err := t.recall(ctx, `WHERE c.id = ?`, step.ID); err != nil {
+			return err
+		}
+		defer func() { back = t.recalled }()
 		if c, err = t.certificate(ctx, step.ZoneID, step.ID); err != nil {
 			return err
 		}
@@ -40,6 +45,7 @@ func (s *Store) Apply(ctx context.Context, step ca.Transition, entry auditlog.En
 	case err != nil:
 		return ca.Certificate{}, nil, err
 	}
+	s.recalled(ctx, back)
 	return c, sameKey, nil
 }
 
@@ -48,6 +54,9 @@ func (t *tx) blockKey(ctx context.Context, c ca.Certificate, step ca.Transition,
 	err := t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 		c.KeyHash[:], micros(step.At), c.ID)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.recallKey(ctx, c.KeyHash); err != nil {
 		return nil, err
 	}
 	var rows []ca.Certificate

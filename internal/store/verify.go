@@ -50,11 +50,12 @@ func (r *Report) found(where, format string, args ...any) {
 
 // verifier compares what there is. It changes nothing.
 type verifier struct {
-	cfg    Config
-	path   string
-	read   *reader
-	conn   *sql.Conn // one view is enough: nobody else has the database open
-	report Report
+	cfg     Config
+	path    string
+	read    *reader
+	conn    *sql.Conn // one view is enough: nobody else has the database open
+	archive *archive  // nil: there is none
+	report  Report
 }
 
 // Verify compares journal, ledger, audit log and, unless lists is empty, the CRLs that were published in that directory
@@ -94,12 +95,16 @@ func Verify(ctx context.Context, cfg Config, lists string) (report Report, err e
 	if _, err := v.conn.ExecContext(ctx, `PRAGMA cache_size = -65536`); err != nil { // 64 MiB: a million rows are looked up
 		return Report{}, explain(path, err)
 	}
+	v.report.Findings = []Finding{}
+	if err := v.openArchive(ctx); err != nil {
+		return Report{}, err
+	}
+	defer func() { err = errors.Join(err, v.closeArchive()) }()
 	err = v.all(ctx, lists)
 	return v.report, err
 }
 
 func (v *verifier) all(ctx context.Context, lists string) error {
-	v.report.Findings = []Finding{}
 	if err := v.verifyAudit(ctx); err != nil {
 		return err
 	}
@@ -156,6 +161,9 @@ func (v *verifier) nameOf(ctx context.Context, seq int64) (string, error) {
 	var id string
 	var serial []byte
 	err := v.conn.QueryRowContext(ctx, `SELECT id, serial FROM certificates WHERE seq = ?`, seq).Scan(&id, &serial)
+	if errors.Is(err, sql.ErrNoRows) && v.archive != nil {
+		return v.archivedName(ctx, seq)
+	}
 	return fmt.Sprintf("certificate %s, serial %s", id, pkix.SerialFromBytes(serial)), explain(v.path, err)
 }
 

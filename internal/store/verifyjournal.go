@@ -53,8 +53,7 @@ func (v *verifier) verifyJournal(ctx context.Context) (err error) {
 		v.report.found("journal", "%v", err)
 		return nil
 	}
-	rows, err := v.conn.PrepareContext(ctx, `SELECT id, seq, status, reason, revoked_at, crl_number, invalidity, serial, shard, key_hash
-		FROM certificates WHERE id IN (SELECT value FROM json_each(?))`)
+	rows, err := v.conn.PrepareContext(ctx, selectLedgerRows)
 	if err != nil {
 		return explain(v.path, err)
 	}
@@ -140,15 +139,13 @@ func (c *comparison) lookUp(ctx context.Context, records []journal.Record) (map[
 	}
 	rows := make(map[string]ledgerRow, len(ids))
 	err = eachRow(found, func(scan scan) error {
-		var id string
-		var row ledgerRow
-		var serial, key sql.RawBytes
-		err := scan(&id, &row.seq, &row.status, &row.reason, &row.revoked, &row.crl, &row.invalidity, &serial, &row.shard, &key)
-		row.serial = pkix.SerialFromBytes(serial)
-		copy(row.key[:], key)
+		id, row, err := scanLedgerRow(scan)
 		rows[id] = row
 		return err
 	})
+	if err == nil && len(rows) < len(ids) {
+		err = c.v.lookUpArchived(ctx, string(list), rows)
+	}
 	return rows, explain(c.v.path, err)
 }
 

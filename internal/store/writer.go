@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"sekisho/internal/store/journal"
 )
@@ -136,6 +137,7 @@ func (w *writer) one(ctx context.Context, j *job) error {
 		return explain(w.path, err)
 	}
 	noted := len(w.tx.records)
+	w.tx.recalled = nil
 	j.err = explain(w.path, j.run(ctx, &w.tx))
 	if j.err != nil {
 		w.tx.records = w.tx.records[:noted]
@@ -212,6 +214,9 @@ type tx struct {
 
 	journaled bool             // what the journal must tell is noted
 	records   []journal.Record // of the transaction
+
+	archive  *atomic.Pointer[archive] // the store's
+	recalled []wholeRow               // brought back from it by the job
 }
 
 func (t *tx) prepare(ctx context.Context, query string) (*sql.Stmt, error) {

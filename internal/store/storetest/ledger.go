@@ -171,7 +171,18 @@ func testSearch(t *testing.T, s Interface) {
 			return !c.NotAfter.Before(ends(5)) && c.NotAfter.Before(ends(20)) && c.Status == ca.Active
 		}))},
 		{"common name, ends before", ca.Filter{CommonName: "device-7", ExpiresBefore: ends(7)}, nil},
-		{"name", ca.Filter{Name: "device-7"}, nil}, // the fixtures are no certificates and have none
+		{"soonest", ca.Filter{Range: ca.Range{Order: ca.Soonest}}, soonest(slices.Clone(all))},
+		{"ends before, newest", ca.Filter{ExpiresBefore: ends(20), Range: ca.Range{Order: ca.Newest}}, match(func(c ca.Certificate) bool { return c.NotAfter.Before(ends(20)) })},
+		{"issued", ca.Filter{ZoneID: zone, Range: ca.Range{IssuedFrom: Certificate(5).IssuedOn, IssuedBefore: Certificate(20).IssuedOn}}, match(func(c ca.Certificate) bool {
+			return c.ZoneID == zone && !c.IssuedOn.Before(Certificate(5).IssuedOn) && c.IssuedOn.Before(Certificate(20).IssuedOn)
+		})},
+		{"issued, soonest, profile", ca.Filter{Profile: "server", Range: ca.Range{IssuedFrom: Certificate(5).IssuedOn, Order: ca.Soonest}}, soonest(match(func(c ca.Certificate) bool {
+			return c.Profile == "server" && !c.IssuedOn.Before(Certificate(5).IssuedOn)
+		}))},
+		{"for good", ca.Filter{Range: ca.Range{Final: true}}, match(func(c ca.Certificate) bool { return c.Status == ca.Revoked && !c.OnHold() })},
+		{"hold, soonest", ca.Filter{OnHold: true, Range: ca.Range{Order: ca.Soonest}}, match(ca.Certificate.OnHold)},
+		{"archived", ca.Filter{Range: ca.Range{Archived: true}}, nil}, // nothing was
+		{"name", ca.Filter{Name: "device-7"}, nil},                    // the fixtures are no certificates and have none
 		{"nothing like it", ca.Filter{CommonName: "device-"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) { checkPages(t, s, test.filter, test.want) })

@@ -674,3 +674,21 @@ func TestUnreadableNewJournal(t *testing.T) {
 		t.Errorf("it was removed: %v", err)
 	}
 }
+
+// TestMissingJournalNeedsNoKey: a key that is made for a journal that is missing makes a stranger of it when it is put back.
+func TestMissingJournalNeedsNoKey(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, dayBefore(t, dir))
+	must(t, os.Remove(store.JournalPath(filepath.Join(dir, "journal"))))
+	cfg := journaled(dir)
+	cfg.Journal.Key = func() (crypto.Signer, error) {
+		t.Error("the key was asked for")
+		return nil, os.ErrInvalid
+	}
+	if _, err := store.Open(t.Context(), cfg); !errors.Is(err, store.ErrJournal) {
+		t.Errorf("%v; want ErrJournal", err)
+	}
+	if report, err := store.Verify(t.Context(), cfg, ""); err != nil || len(report.Findings) != 1 {
+		t.Errorf("verify: %+v, %v; want one finding", report.Findings, err)
+	}
+}

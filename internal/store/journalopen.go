@@ -36,7 +36,7 @@ type journalOpener struct {
 // the database knows is replayed; everything else that does not fit is ErrJournal.
 func (s *Store) openJournal(ctx context.Context, cfg Config, log *slog.Logger) error {
 	o := &journalOpener{path: s.path, w: s.write, log: log}
-	if err := o.open(ctx, cfg.Journal); err != nil {
+	if err := o.open(ctx, cfg); err != nil {
 		return err
 	}
 	switch {
@@ -45,7 +45,7 @@ func (s *Store) openJournal(ctx context.Context, cfg Config, log *slog.Logger) e
 	case cfg.renew != nil:
 		return cfg.renew(ctx, o)
 	}
-	if _, err := os.Lstat(o.file); errors.Is(err, fs.ErrNotExist) && !o.known {
+	if !o.known && absent(o.file) {
 		return o.begin(ctx, beginning{epoch: 1, reason: "first start"})
 	}
 	f, err := journal.Open(o.cfg)
@@ -82,7 +82,8 @@ func journalError(path string, err error) error {
 }
 
 // open reads the database's place, and gets directory and key ready when a journal is wanted.
-func (o *journalOpener) open(ctx context.Context, cfg JournalConfig) (err error) {
+func (o *journalOpener) open(ctx context.Context, all Config) (err error) {
+	cfg := all.Journal
 	if o.place, o.known, err = o.w.tx.place(ctx); err != nil {
 		return explain(o.path, err)
 	}
@@ -100,13 +101,22 @@ func (o *journalOpener) open(ctx context.Context, cfg JournalConfig) (err error)
 	if cfg.Key == nil {
 		return fmt.Errorf("store: revocation journal in %s: no key to sign it with is given: %w", dir, os.ErrInvalid)
 	}
+	o.file = JournalPath(dir)
+	// Whoever is asked for the key may make one, by which the journal that is missing would be a stranger when it is put back.
+	if o.known && all.renew == nil && absent(o.file) && absent(o.file+newSuffix) {
+		return journalError(o.path, fmt.Errorf("%w: %s", journal.ErrMissing, o.file))
+	}
 	signer, err := cfg.Key()
 	if err != nil {
 		return fmt.Errorf("store: key of the revocation journal: %w", err)
 	}
-	o.file = JournalPath(dir)
 	o.cfg = journal.Config{Path: o.file, Signer: signer, Fault: o.w.fault}
 	return o.finish()
+}
+
+func absent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // finish ends what a crash has left of a journal that was being made: it takes its name when the database has committed
@@ -114,7 +124,7 @@ func (o *journalOpener) open(ctx context.Context, cfg JournalConfig) (err error)
 func (o *journalOpener) finish() error {
 	cfg := o.cfg
 	cfg.Path += newSuffix
-	if _, err := os.Lstat(cfg.Path); errors.Is(err, fs.ErrNotExist) {
+	if absent(cfg.Path) {
 		return nil
 	}
 	f, err := journal.Open(cfg)

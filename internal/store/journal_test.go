@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sekisho/internal/auditlog"
 	"sekisho/internal/ca"
 	"sekisho/internal/pkix"
 	"sekisho/internal/store"
@@ -691,4 +692,37 @@ func TestMissingJournalNeedsNoKey(t *testing.T) {
 	if report, err := store.Verify(t.Context(), cfg, ""); err != nil || len(report.Findings) != 1 {
 		t.Errorf("verify: %+v, %v; want one finding", report.Findings, err)
 	}
+}
+
+// TestInvariant01ReplayCompletes: of a certificate that only a CRL had told of at the backup, key and dates come back, and a
+// compromise of its key reaches the others.
+func TestInvariant01ReplayCompletes(t *testing.T) {
+	dir := t.TempDir()
+	s := dayBefore(t, dir)
+	whole := storetest.Certificate(30)
+	listed := whole
+	listed.ZoneID, listed.Profile, listed.CommonName, listed.DER = strings.Repeat("e", 32), ca.ProfileUnknown, "", nil
+	listed.KeyHash, listed.Fingerprint = pkix.KeyID{9}, [32]byte{9}
+	listed.Status, listed.Reason, listed.RevokedAt = ca.Revoked, pkix.CertificateHold, whole.NotBefore
+	_, err := s.ImportList(t.Context(), ca.ListImport{CAID: storetest.CAID, Rows: []ca.Certificate{listed}}, storetest.Entry("ca.import_crl", "x"))
+	must(t, err)
+	closeStore(t, s)
+	yesterday := backup(t, dir)
+	s = openJournaled(t, dir)
+	_, err = s.ImportCertificates(t.Context(), []ca.Certificate{whole}, []auditlog.Entry{storetest.Entry("certificate.import", whole.ID)})
+	must(t, err)
+	closeStore(t, s)
+	restore(t, yesterday, dir)
+	s = openJournaled(t, dir)
+	c, err := s.Certificate(t.Context(), whole.ZoneID, whole.ID)
+	if err != nil || c.KeyHash != whole.KeyHash || !c.NotAfter.Equal(whole.NotAfter) || !c.OnHold() {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for zone, want := range map[string]int{whole.ZoneID: 6, listed.ZoneID: 0} {
+		if _, total, err := s.Certificates(t.Context(), ca.Filter{ZoneID: zone}); err != nil || total != want {
+			t.Errorf("zone %s has %d certificates, %v; want %d", zone, total, err, want)
+		}
+	}
+	closeStore(t, s)
+	wantVerified(t, dir)
 }

@@ -201,13 +201,7 @@ func (t *tx) replayState(ctx context.Context, s *journal.State, count *replayed)
 	if err := t.recallSerial(ctx, c.CertID()); err != nil {
 		return err
 	}
-	var have ca.Certificate
-	var status int
-	err = t.get(ctx, `SELECT id, status, reason, crl_number FROM certificates WHERE serial = ? AND issuer = ?`, []any{c.Serial.Bytes(), issuer},
-		&have.ID, &status, &have.Reason, &have.CRLNumber)
-	if status == statusRevoked {
-		have.Status = ca.Revoked
-	}
+	have, err := scanCertificate(t.row(ctx, selectCertificate+`WHERE c.serial = ? AND c.issuer = ?`, c.Serial.Bytes(), issuer))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		count.unknown++
@@ -219,12 +213,27 @@ func (t *tx) replayState(ctx context.Context, s *journal.State, count *replayed)
 	case err == nil:
 		err = t.exec(ctx, `UPDATE certificates SET status = ?, reason = ?, revoked_at = ?, crl_number = ?, invalidity = ? WHERE id = ?`,
 			revokedFlag(c), int64(c.Reason), micros(c.RevokedAt), c.CRLNumber, micros(c.InvalidityDate), c.ID)
+		if err == nil && !have.KeyKnown() && c.KeyKnown() {
+			err = t.replayComplete(ctx, have, c)
+		}
 	}
 	if err != nil || !s.Blocked {
 		return err
 	}
 	return t.exec(ctx, `INSERT INTO blocked_keys (key_hash, blocked_on, cause) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
 		c.KeyHash[:], micros(s.BlockedOn), c.ID)
+}
+
+// replayComplete gives a row of which only a CRL had told what was known of its certificate later, but for the
+// certificate itself.
+func (t *tx) replayComplete(ctx context.Context, have ca.Certificate, c *ca.Certificate) error {
+	err := t.exec(ctx, `UPDATE certificates SET zone_id = ?, profile = ?, key_hash = ?, common_name = ?, not_before = ?, not_after = ?, issued_on = ?,
+			valid_days = ?, fingerprint = ? WHERE id = ?`,
+		c.ZoneID, c.Profile, c.KeyHash[:], c.CommonName, micros(c.NotBefore), micros(c.NotAfter), micros(c.IssuedOn), c.ValidDays, c.Fingerprint[:], c.ID)
+	if err != nil {
+		return err
+	}
+	return t.recountZone(ctx, have, *c)
 }
 
 // laterThan reports whether a row is from after its record. That is so where the journal was begun from a backup and the

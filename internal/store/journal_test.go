@@ -507,12 +507,17 @@ func TestVerifyFinds(t *testing.T) {
 		"number":         {`UPDATE crl_numbers SET number = number + 1`, "the journal says"},
 		"lost":           {`DELETE FROM certificates WHERE common_name = 'device-9'`, "has no row"},
 		"CA":             {`UPDATE cas SET der = x'00'`, "not the one of the journal"},
+		"unblocked":      {`DELETE FROM blocked_keys`, "its row is not what record"},
+		"trusted CA":     {`UPDATE cas SET untrusted = 1`, "not the one of the journal"},
+		"signer of a CA": {`UPDATE cas SET signer = x'00'`, "not the one of the journal"},
 		"new CA":         {`INSERT INTO cas (id, name, parent, key_name, der, created_on, shards) VALUES ('x', 'x', '', 'x', x'00', 0, 1)`, "the journal does not know it"},
 		"audit":          {`DROP TRIGGER audit_no_update; UPDATE audit SET actor = 'x' WHERE seq = 3`, "record 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			closeStore(t, dayBefore(t, dir))
+			s := dayBefore(t, dir)
+			mustApply(t, s.Store, 8, ca.Revoked, pkix.KeyCompromise)
+			closeStore(t, s)
 			wantVerified(t, dir)
 			db := raw(t, dir)
 			_, err := db.ExecContext(t.Context(), `DROP TRIGGER certificates_stay; UPDATE certificates SET not_after = 4000000000000000`)

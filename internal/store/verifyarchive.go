@@ -10,9 +10,15 @@ import (
 	"sekisho/internal/pkix"
 )
 
-// selectLedgerRows are the columns of a ledgerRow behind the id; the argument is a JSON list of ids.
-const selectLedgerRows = `SELECT id, seq, status, reason, revoked_at, crl_number, invalidity, serial, shard, key_hash
-	FROM certificates WHERE id IN (SELECT value FROM json_each(?))`
+// selectLedgerRows and selectArchivedRows are the columns of a ledgerRow behind the id; the argument is a JSON list of ids.
+// Blocked keys are in the ledger, whose own rows are asked about them.
+const (
+	ledgerColumns    = `SELECT id, seq, status, reason, revoked_at, crl_number, invalidity, serial, shard, key_hash, `
+	ledgerRows       = ` FROM certificates WHERE id IN (SELECT value FROM json_each(?))`
+	selectLedgerRows = ledgerColumns + `EXISTS (SELECT 1 FROM blocked_keys b WHERE b.key_hash = certificates.key_hash)` + ledgerRows
+
+	selectArchivedRows = ledgerColumns + `TRUE` + ledgerRows
+)
 
 // openArchive opens the archive for the comparison, when there is one, and says so when it does not belong to the ledger.
 func (v *verifier) openArchive(ctx context.Context) error {
@@ -59,7 +65,7 @@ func (v *verifier) lookUpArchived(ctx context.Context, list string, rows map[str
 	if v.archive == nil {
 		return nil
 	}
-	return v.archive.each(ctx, selectLedgerRows, []any{list}, func(scan scan) error {
+	return v.archive.each(ctx, selectArchivedRows, []any{list}, func(scan scan) error {
 		id, row, err := scanLedgerRow(scan)
 		if _, known := rows[id]; !known && err == nil {
 			rows[id] = row
@@ -70,7 +76,7 @@ func (v *verifier) lookUpArchived(ctx context.Context, list string, rows map[str
 
 func scanLedgerRow(scan scan) (id string, row ledgerRow, err error) {
 	var serial, key sql.RawBytes
-	err = scan(&id, &row.seq, &row.status, &row.reason, &row.revoked, &row.crl, &row.invalidity, &serial, &row.shard, &key)
+	err = scan(&id, &row.seq, &row.status, &row.reason, &row.revoked, &row.crl, &row.invalidity, &serial, &row.shard, &key, &row.blocked)
 	row.serial = pkix.SerialFromBytes(serial)
 	copy(row.key[:], key)
 	return id, row, err

@@ -2,6 +2,8 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os"
@@ -202,7 +204,7 @@ func TestImportCAWithoutItsKey(t *testing.T) {
 	if _, errs, code := sekisho(t, "", "ca", "import-crl", "partner", f.path("ca.crl"), "--data", dir); code != exitRefused || !strings.Contains(errs, "not newer") {
 		t.Errorf("the same CRL: %d %s", code, errs)
 	}
-	if _, errs, code := sekisho(t, "", "ca", "crl", "--ca", "partner", "--data", dir); code == exitOK || !strings.Contains(errs, "key of the CA is not here") {
+	if _, errs, code := sekisho(t, "", "ca", "crl", "--ca", "partner", "--data", dir); code == exitOK || !strings.Contains(errs, "is elsewhere, and so are its CRLs") {
 		t.Errorf("a CRL of it: %d %s", code, errs)
 	}
 	out, err := exec.Command("openssl", "ocsp", "-issuer", f.path("ca.pem"), "-cert", f.path("good.pem"), "-url", p.ready.PKI+"/ocsp", "-CAfile", f.path("ca.pem")).CombinedOutput()
@@ -212,5 +214,48 @@ func TestImportCAWithoutItsKey(t *testing.T) {
 	f.sign("ocsp", "0x0D")
 	if out := p.command("ca", "ocsp-signer", "partner", "--ocsp-cert", f.path("ocsp.pem"), "--ocsp-key", f.path("ocsp-key.pem")); !strings.Contains(out, "signer made elsewhere") {
 		t.Errorf("ca ocsp-signer: %s", out)
+	}
+}
+
+// TestSeveralCAs: what names a CA or a certificate means the same whatever CAs there are. Without --ca the list is of the CA
+// in force; two CAs may have one serial number; of several files those before a bad one are reported.
+func TestSeveralCAs(t *testing.T) {
+	dir := t.TempDir()
+	if _, code := offline(t, "ca", "init", "--data", dir); code != exitOK {
+		t.Fatal("no CA")
+	}
+	var files []string
+	pass := filepath.Join(t.TempDir(), "pass")
+	if err := os.WriteFile(pass, []byte("sesame"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "two"} {
+		f := newForeignCA(t)
+		if _, code := offline(t, "ca", "import", "--data", dir, "--cert", f.path("ca.pem"), "--key", f.path("ca-key.pem"), "--key-passphrase-file", pass, "--name", name); code != exitOK {
+			t.Fatal(name)
+		}
+		files = append(files, f.path("good.pem"), f.path("ca.pem"))
+	}
+	out, code := offline(t, "cert", "import", "--data", dir, files[0], files[2], files[3])
+	if code == exitOK || strings.Count(out, "imported") != 2 {
+		t.Errorf("two certificates and a CA: %d\n%s", code, out)
+	}
+	_, errs, code := sekisho(t, "", "cert", "show", "0A", "--data", dir)
+	if code == exitOK || !strings.Contains(errs, "2 certificates have the serial number 0A") || !strings.Contains(errs, "name one by its id: ") {
+		t.Errorf("a serial number of two: %d %s", code, errs)
+	}
+	if out, code := offline(t, "ca", "rotate", "--data", dir); code != exitOK {
+		t.Fatal(out)
+	}
+	text, code := offline(t, "ca", "crl", "--data", dir)
+	block, _ := pem.Decode([]byte(text))
+	if code != exitOK || block == nil {
+		t.Fatalf("%d %s", code, text)
+	}
+	if list, err := x509.ParseRevocationList(block.Bytes); err != nil || list.Issuer.CommonName != "sekisho Issuing CA G2" {
+		t.Errorf("the list is of %s, %v", list.Issuer, err)
+	}
+	if out, code := offline(t, "cert", "list", "--ca", "active", "--data", dir); code != exitOK {
+		t.Errorf("those of the CA in force: %s", out)
 	}
 }

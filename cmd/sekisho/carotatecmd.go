@@ -58,7 +58,7 @@ the other; hand out the new ca.pem, which has both, before the old root ends.
 	fl.StringVar(&keyType, "key-type", "", "`TYPE` of the new keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096, ed25519, ml-dsa-65 (default: as before)")
 	fl.StringVar(&subject, "subject", "", "subject `DN` of the issuing CA (default: as before, with G2, G3, ... after its name)")
 	fl.BoolVar(&root, "root", false, "make a new root, too")
-	fl.StringVar(&rootSubject, "root-subject", "", "subject `DN` of the new root (default: as --subject)")
+	fl.StringVar(&rootSubject, "root-subject", "", "subject `DN` of the new root (default: as before, with G2, G3, ... after its name)")
 	fl.BoolVar(&dry, "dry-run", false, "say what would happen and do nothing")
 	fl.BoolVar(&asJSON, "json", false, "print it as JSON")
 	return c

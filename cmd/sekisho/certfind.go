@@ -46,10 +46,22 @@ func (t *target) find(ctx context.Context, a *api, ref string) (zone string, cer
 		case 1:
 			return zone, certs[0], nil
 		default:
-			return "", cert, &usageError{err: fmt.Errorf("%d certificates have the common name %q", len(certs), ref), hint: "name one by its serial number: sekisho cert list --cn '" + ref + "'"}
+			return "", cert, ambiguous(key, ref, certs)
 		}
 	}
 	return "", cert, &hinted{err: fmt.Errorf("no certificate %q", ref), hint: "sekisho cert list shows what there is"}
+}
+
+// ambiguous says how to name one of several certificates. Serial numbers are of their CAs: two can have the same.
+func ambiguous(key, ref string, certs []clientCertificate) error {
+	if key == "common_name" {
+		return &usageError{err: fmt.Errorf("%d certificates have the common name %q", len(certs), ref), hint: "name one by its serial number: sekisho cert list --cn '" + ref + "'"}
+	}
+	of := make([]string, len(certs))
+	for i, c := range certs {
+		of[i] = c.ID + " of " + c.Authority.Name
+	}
+	return &usageError{err: fmt.Errorf("%d certificates have the serial number %s", len(certs), ref), hint: "name one by its id: " + strings.Join(of, ", ")}
 }
 
 // certificateFile reads a file with a certificate, PEM or DER, of which the first counts; nil when ref is no file.

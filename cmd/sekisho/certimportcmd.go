@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -31,13 +32,18 @@ PEM certificates, or one in DER; the certificates of a file are recorded all or 
 				var all []importedCertificate
 				for _, path := range args {
 					text, err := readForImport(path, "CERTIFICATE")
-					if err != nil {
-						return err
-					}
 					var done []importedCertificate
-					body := map[string]any{"certificates": text, "ca": ca, "zone_id": zone}
-					if err := a.call(ctx, "POST", "/sekisho/certificates/import", body, &done); err != nil {
-						return fmt.Errorf("%s: %w", path, err)
+					if err == nil {
+						body := map[string]any{"certificates": text, "ca": ca, "zone_id": zone}
+						if err = a.call(ctx, "POST", "/sekisho/certificates/import", body, &done); err != nil {
+							err = fmt.Errorf("%s: %w", path, err)
+						}
+					}
+					if err != nil { // the files before it are recorded
+						if len(all) > 0 {
+							err = errors.Join(printImported(e, all, asJSON), err)
+						}
+						return err
 					}
 					all = append(all, done...)
 				}

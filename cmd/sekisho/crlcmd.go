@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"sekisho/internal/ca"
 )
 
 func newCACRL(e env) *cobra.Command {
@@ -37,7 +39,7 @@ that take one list per CA; with --shard N the one that certificates of that shar
 					PEM string `json:"pem"`
 					DER []byte `json:"der"`
 				}
-				if err := a.call(ctx, http.MethodGet, "/sekisho/ca/"+name+"/crl?"+query.Encode(), nil, &crl); err != nil {
+				if err := a.call(ctx, http.MethodGet, "/sekisho/ca/"+url.PathEscape(name)+"/crl?"+query.Encode(), nil, &crl); err != nil {
 					return err
 				}
 				data := []byte(crl.PEM)
@@ -50,7 +52,7 @@ that take one list per CA; with --shard N the one that certificates of that shar
 		},
 	}
 	t.flags(c)
-	c.Flags().StringVar(&name, "ca", "issuing", "`NAME` of the CA: issuing or root")
+	c.Flags().StringVar(&name, "ca", ca.ActiveName, "`NAME` of the CA, as sekisho ca show has it; active: the one in force")
 	c.Flags().BoolVar(&asDER, "der", false, "DER instead of PEM")
 	c.Flags().IntVar(&shard, "shard", 0, "`N` of the shard (default: all of them in one list)")
 	c.Flags().BoolVar(&delta, "delta", false, "the delta to the list of --shard")

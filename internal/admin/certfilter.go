@@ -100,6 +100,7 @@ func (s *server) searchedCA(ctx context.Context, ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	ref = s.Authority.ResolveCA(ref) // also of "active", as everywhere
 	names := make([]string, len(records))
 	for i, r := range records {
 		if r.ID == ref || r.Name == ref {

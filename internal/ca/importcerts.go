@@ -92,12 +92,12 @@ func readBundle(data []byte) ([]*x509.Certificate, error) {
 func (a *Authority) checkForeign(cert *x509.Certificate, only *authorityCA, zone string) (Certificate, error) {
 	issuer := a.cas.Load().issuerOf(cert)
 	switch {
+	case cert.IsCA:
+		return Certificate{}, errors.New("it is a CA; those are imported with sekisho ca import")
 	case issuer == nil:
 		return Certificate{}, fmt.Errorf("no CA here has signed it (its issuer is %s); import the CA first: sekisho ca import", pkix.DNString(cert.RawIssuer))
 	case only != nil && issuer.key != only.key:
 		return Certificate{}, fmt.Errorf("the CA %s has signed it, not %s", issuer.record.Name, only.record.Name)
-	case cert.IsCA:
-		return Certificate{}, errors.New("it is a CA; those are imported with sekisho ca import")
 	}
 	return a.importedRow(cert, issuer.cert, importPlace{ca: issuer.record.ID, zone: zone, shard: a.shardOf(cert, issuer)}), nil
 }

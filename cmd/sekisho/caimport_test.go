@@ -231,6 +231,11 @@ func TestSeveralCAs(t *testing.T) {
 	}
 	for _, name := range []string{"one", "two"} {
 		f := newForeignCA(t)
+		f.write("empty.crl", "")
+		if _, errs, code := sekisho(t, "", "ca", "import", "--data", dir, "--cert", f.path("ca.pem"), "--key", f.path("ca-key.pem"), "--key-passphrase-file", pass,
+			"--crl", f.path("empty.crl")); code != exitUsage || !strings.Contains(errs, "empty.crl is empty") {
+			t.Errorf("a CRL that is empty: %d %s", code, errs)
+		}
 		if _, code := offline(t, "ca", "import", "--data", dir, "--cert", f.path("ca.pem"), "--key", f.path("ca-key.pem"), "--key-passphrase-file", pass, "--name", name); code != exitOK {
 			t.Fatal(name)
 		}

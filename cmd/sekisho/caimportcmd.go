@@ -136,7 +136,10 @@ func readForImport(path, block string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if block != "" && len(data) > 0 && data[0] == 0x30 && !bytes.Contains(data, []byte("-----BEGIN ")) {
+	if len(data) == 0 { // a CRL that did not arrive is not the same as none
+		return "", &usageError{err: fmt.Errorf("%s is empty", path)}
+	}
+	if block != "" && data[0] == 0x30 && !bytes.Contains(data, []byte("-----BEGIN ")) {
 		data = pem.EncodeToMemory(&pem.Block{Type: block, Bytes: data})
 	}
 	return string(data), nil

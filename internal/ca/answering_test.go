@@ -2,13 +2,17 @@ package ca_test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"log/slog"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
 
 	"sekisho/internal/ca"
+	"sekisho/internal/keystore"
 	"sekisho/internal/pkix"
 )
 
@@ -308,5 +312,42 @@ func TestCompromisedKeyIsKnownLater(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestListedTwice: a list that has a serial number twice, for good and on hold, revokes for good.
+func TestListedTwice(t *testing.T) {
+	f, e, _ := answering(t)
+	issuer, err := pkix.ParseCertificate(e.read("ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := keystore.ParseKey(e.read("ca.key"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := func(reason pkix.Reason) x509.RevocationListEntry {
+		return x509.RevocationListEntry{SerialNumber: big.NewInt(0x0D), RevocationTime: time.Unix(1e9, 0), ReasonCode: int(reason)}
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(100), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{entry(pkix.KeyCompromise), entry(pkix.CertificateHold)},
+	}, issuer, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bring := func(list []byte) ca.ImportCRLResult {
+		r, err := f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "partner", CRL: list})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := bring(der); r.Entries != 1 || r.Revoked != 1 {
+		t.Errorf("%+v", r)
+	}
+	bring(e.crl("65"))
+	if got := f.ocspSays(e, "0x0D"); got != "revoked" {
+		t.Errorf("when the list has it no more: %s", got)
 	}
 }

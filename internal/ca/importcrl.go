@@ -54,8 +54,10 @@ func (a *Authority) readCRL(data []byte, owner listOwner) (*readList, error) {
 			return fmt.Errorf("the serial number %x has %d octets; at most %d are taken", e.Serial[:16], len(e.Serial), pkix.MaxSerialBytes)
 		}
 		row := a.unknownRow(e, owner)
-		if i, twice := at[row.Serial]; twice { // the last one says how it is
-			r.rows[i] = row
+		if i, twice := at[row.Serial]; twice { // the last one says how it is, but what is final once stays so
+			if !row.OnHold() || r.rows[i].OnHold() {
+				r.rows[i] = row
+			}
 			return nil
 		}
 		at[row.Serial] = len(r.rows)

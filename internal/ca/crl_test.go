@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -355,5 +356,44 @@ func TestChangesBeforeRenewals(t *testing.T) {
 	f.run()
 	if first, second := <-reads, <-reads; first != 7 && second != 7 {
 		t.Errorf("the lists of shards %d and %d came before that of 7", first, second)
+	}
+}
+
+// TestFullCRLNowWaits: the list tells of what was revoked before also when a publication has taken that, but is not at its
+// end, or fails.
+func TestFullCRLNowWaits(t *testing.T) {
+	for _, n := range []int{1, 2} {
+		for _, outcome := range []error{nil, errors.New("the disk is gone")} {
+			t.Run(fmt.Sprint(n, " shards, ", outcome), func(t *testing.T) {
+				f := newCA(t, pkix.ECDSAP256, shards(n))
+				row := f.issue("x")
+				var armed atomic.Bool
+				begun, end := make(chan bool), make(chan bool)
+				cfg := f.cfg
+				cfg.Ledger = noticedLedger{f.store, func(caID string, shard int) error {
+					if caID == row.CAID && shard == row.Shard && armed.CompareAndSwap(true, false) {
+						begun <- true
+						<-end
+						return outcome
+					}
+					return nil
+				}}
+				var err error
+				if f.Authority, err = ca.Open(t.Context(), cfg); err != nil {
+					t.Fatal(err)
+				}
+				f.run()
+				f.must(f.FullCRLNow(t.Context(), row.CAID))
+				time.Sleep(1200 * time.Millisecond) // so that the next list may be made at once
+				armed.Store(true)
+				f.clock.Add(int64(13 * time.Hour)) // a renewal reads the ledger
+				f.revoke(row.ID, pkix.Superseded)
+				<-begun
+				time.AfterFunc(300*time.Millisecond, func() { close(end) })
+				if list := f.read(f.must(f.FullCRLNow(t.Context(), row.CAID)).DER); len(list.entries) != 1 {
+					t.Errorf("list %v has %d entries, want the one that was revoked before", list.Number, len(list.entries))
+				}
+			})
+		}
 	}
 }

@@ -20,6 +20,7 @@ type shard struct {
 
 	mu        sync.Mutex
 	pending   []change
+	taken     int       // changes that a publication has taken, which has not ended
 	waitSince time.Time // of the first pending change; zero: none
 	lastEnd   time.Time // of the last publication
 	cost      time.Duration
@@ -66,17 +67,18 @@ func (s *shard) note(c change) {
 	}
 }
 
+// hasChanges reports whether there are changes that the lists do not tell of.
 func (s *shard) hasChanges() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.pending) > 0
+	return len(s.pending)+s.taken > 0
 }
 
 func (s *shard) take() []change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending := s.pending
-	s.pending, s.waitSince = nil, time.Time{}
+	s.pending, s.taken, s.waitSince = nil, len(pending), time.Time{}
 	slices.SortFunc(pending, func(a, b change) int { return cmp.Compare(a.number, b.number) })
 	return pending
 }
@@ -96,9 +98,9 @@ func (p *publisher) publish(ctx context.Context, issuer *authorityCA, s *shard) 
 	now, err := p.publishLocked(ctx, issuer, s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.taken = 0 // published, or pending again
 	if err != nil {
 		p.a.counters.crlFailures.Add(1)
-		p.whole(s.key.caID).changes.Add(1) // a list of all shards that is made meanwhile lacks what was to be published
 		s.retryAt = time.Now().Add(publishRetry)
 		return nil, fmt.Errorf("CRL of the %s CA, shard %d: %w", issuer.record.Name, s.key.shard, err)
 	}

@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -349,5 +350,24 @@ func TestListedTwice(t *testing.T) {
 	bring(e.crl("65"))
 	if got := f.ocspSays(e, "0x0D"); got != "revoked" {
 		t.Errorf("when the list has it no more: %s", got)
+	}
+}
+
+// TestRevokedSigner: an OCSP signer that the CA has revoked signs no more.
+func TestRevokedSigner(t *testing.T) {
+	f, e, _ := answering(t)
+	f.ocspSays(e, "0x0A")
+	list := e.crl("11", revokedLine("0A", "superseded"), revokedLine("70", "keyCompromise"))
+	if _, err := f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "partner", ZoneID: zone, CRL: list}); err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := pkix.ParseCertificate(e.read("ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := pkix.NewOCSPCertID(crypto.SHA256, issuer, pkix.SerialFromBytes([]byte{0x70}))
+	answer, err := f.AnswerOCSP(t.Context(), pkix.OCSPRequest{Certs: []pkix.OCSPCertID{id}}.Marshal())
+	if answer.Status != "internalError" || err == nil || !strings.Contains(err.Error(), "revoked since") {
+		t.Errorf("an answer by it: %s, %v", answer.Status, err)
 	}
 }

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"sekisho/internal/pkix"
 )
 
-// given returns a CA's signer that was made elsewhere. One that has ended signs nothing: then there is no answer.
+// given returns a CA's signer that was made elsewhere. One that has ended or is revoked signs nothing: then there is
+// no answer.
 func (s *ocspSigners) given(ctx context.Context, issuer *authorityCA) (ocspSigner, error) {
 	name := issuer.record.Name
 	if issuer.ocsp == nil {
@@ -20,6 +23,14 @@ func (s *ocspSigners) given(ctx context.Context, issuer *authorityCA) (ocspSigne
 			name, cert.NotAfter.UTC().Format(time.RFC3339), name)
 	case now.Before(cert.NotBefore):
 		return ocspSigner{}, fmt.Errorf("the OCSP signer of the CA %s begins at %s", name, cert.NotBefore.UTC().Format(time.RFC3339))
+	}
+	status, err := s.a.ocsp.status(ctx, issuer, pkix.SerialOf(cert.SerialNumber))
+	switch {
+	case err != nil:
+		return ocspSigner{}, err
+	case status.Status == pkix.OCSPRevoked: // RFC 6960, Section 2.6: its key may be in other hands
+		return ocspSigner{}, fmt.Errorf("the OCSP signer of the CA %s is revoked since %s (%s); give a new one: sekisho ca ocsp-signer %s",
+			name, status.RevokedAt.UTC().Format(time.RFC3339), status.Reason, name)
 	}
 	s.warn(ctx, issuer)
 	return *issuer.ocsp, nil

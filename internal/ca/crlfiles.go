@@ -206,11 +206,22 @@ func (f *crlFiles) read(path string, issuer *authorityCA) (*pkix.CRL, error) {
 	return crl, nil
 }
 
+// makeDir makes a directory that is not there, readable for everybody whatever the umask is.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // what is in it is public
+		return err
+	}
+	return os.Chmod(dir, 0o755) //nolint:gosec // the same
+}
+
 // replaceFile puts content in place of the file in one step, readable for everybody. What a crash leaves behind is
 // overwritten by the next try.
 func replaceFile(path string, content []byte) error {
 	dir, name := filepath.Split(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // what is in it is public
+	if err := makeDir(dir); err != nil {
 		return err
 	}
 	tmp := filepath.Join(dir, "."+name+".new")

@@ -407,3 +407,18 @@ func TestPublishDirFull(t *testing.T) {
 	}
 	p.settled(1)
 }
+
+// TestPublishDirReadable: a web server that is another user reads what is published, whatever the umask is.
+func TestPublishDirReadable(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	p := newPublished(t)
+	stop := p.start()
+	defer stop()
+	path := filepath.Join(p.cfg.PublishDir, p.issuingID(), "0.crl")
+	eventually(t, path, func() bool { _, err := os.Stat(path); return err == nil })
+	for _, dir := range []string{p.cfg.PublishDir, filepath.Dir(path)} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+		}
+	}
+}

@@ -397,3 +397,23 @@ func TestFullCRLNowWaits(t *testing.T) {
 		}
 	}
 }
+
+// TestNoListYet: while the first list cannot be made, those who ask for it do not try in the publisher's place.
+func TestNoListYet(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	var tried atomic.Int64
+	full := func(string) error { tried.Add(1); return syscall.ENOSPC }
+	f.fault.Store(&full)
+	f.run()
+	eventually(t, "a try", func() bool { return tried.Load() >= 2 }) // the root's list and ours
+	for range 50 {
+		if _, err := f.CRL(t.Context(), f.issuingID(), 0); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	if n := tried.Load(); n > 10 {
+		t.Errorf("%d tries for 50 who asked", n)
+	}
+	f.fault.Store(nil)
+	eventually(t, "a list", func() bool { _, err := f.CRL(t.Context(), f.issuingID(), 0); return err == nil })
+}

@@ -25,6 +25,7 @@ type shard struct {
 	lastEnd   time.Time // of the last publication
 	cost      time.Duration
 	retryAt   time.Time // after a failure; zero: none
+	failed    error     // that failure
 
 	signing  sync.Mutex // one publication at a time; guards what follows
 	readBack bool       // what an earlier process published was looked at
@@ -67,6 +68,16 @@ func (s *shard) note(c change) {
 	}
 }
 
+// resting is the failure after which the next try waits; nil when it does not.
+func (s *shard) resting() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Now().Before(s.retryAt) {
+		return s.failed
+	}
+	return nil
+}
+
 // hasChanges reports whether there are changes that the lists do not tell of.
 func (s *shard) hasChanges() bool {
 	s.mu.Lock()
@@ -102,9 +113,10 @@ func (p *publisher) publish(ctx context.Context, issuer *authorityCA, s *shard) 
 	if err != nil {
 		p.a.counters.crlFailures.Add(1)
 		s.retryAt = time.Now().Add(publishRetry)
-		return nil, fmt.Errorf("CRL of the %s CA, shard %d: %w", issuer.record.Name, s.key.shard, err)
+		s.failed = fmt.Errorf("CRL of the %s CA, shard %d: %w", issuer.record.Name, s.key.shard, err)
+		return nil, s.failed
 	}
-	s.lastEnd, s.retryAt = time.Now(), time.Time{}
+	s.lastEnd, s.retryAt, s.failed = time.Now(), time.Time{}, nil
 	s.cost = s.lastEnd.Sub(start)
 	return now, nil
 }

@@ -64,6 +64,9 @@ func (h *house) openCA(ctx context.Context, pki PKIConfig, onChange func(ca.Cert
 		return &usageError{err: fmt.Errorf("pki.key_type: %w", err)}
 	}
 	h.authority, err = ca.Open(ctx, h.authorityConfig(pki, onChange))
+	if errors.Is(err, keystore.ErrNotFound) {
+		return &hinted{err: err, hint: "the journal or the database knows a CA whose key is not in " + filepath.Join(h.dir, "keys") + ": restore the newest copy of that directory too"}
+	}
 	if errors.Is(err, keystore.ErrPassphrase) {
 		return &hinted{err: err, hint: passphraseHint}
 	}

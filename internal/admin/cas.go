@@ -255,7 +255,7 @@ func (s *server) importCRL(ctx context.Context, c *call, b importCRLBody) (noted
 	if r.Part {
 		answer.messages = append(answer.messages, message{codeNote, "the list names a distribution point, so it may be one of several: holds that are not in it were left as they are"})
 	}
-	return answer, nil
+	return answer, notInForce(s.CAsChanged(ctx)) // it may have revoked a CA below
 }
 
 // signerBody gives a CA another OCSP signer; an empty one takes it away.

@@ -199,6 +199,9 @@ func (s *server) revokeCertificate(ctx context.Context, c *call, req revokeBody)
 	if err != nil {
 		return certificateObject{}, certificateError(c, row, err)
 	}
+	if err := s.caMayHaveChanged(ctx, row); err != nil {
+		return certificateObject{}, err
+	}
 	return pendingObject(row, "pending_revocation")
 }
 
@@ -258,7 +261,18 @@ func (s *server) reactivateCertificate(ctx context.Context, c *call, req reactiv
 	if err != nil {
 		return certificateObject{}, certificateError(c, row, err)
 	}
+	if err := s.caMayHaveChanged(ctx, row); err != nil {
+		return certificateObject{}, err
+	}
 	return pendingObject(row, "pending_reactivation")
+}
+
+// caMayHaveChanged has the hosts judge the clients of a CA anew whose own certificate changed.
+func (s *server) caMayHaveChanged(ctx context.Context, row ca.Certificate) error {
+	if !s.Authority.CertifiesCA(row.CertID()) {
+		return nil
+	}
+	return notInForce(s.CAsChanged(ctx))
 }
 
 // certificateError says which certificate, what its state is and what can be done. row is the certificate's state

@@ -271,6 +271,15 @@ func TestRevokedCA(t *testing.T) {
 	if got := f.ocspSays(e, "0x4D"); got != "revoked" {
 		t.Errorf("OCSP of the CA that is revoked: %s", got)
 	}
+	if n := len(f.ClientAnchors()); n != 2 { // the one in force and "above"
+		t.Errorf("clients of %d CAs are let in, those of the revoked one among them", n)
+	}
+	_, _, err := f.IssueWithKey(t.Context(), ca.IssueRequest{
+		ZoneID: zone, CA: "sub", Profile: ca.ProfileClient, Subject: "CN=x", ValidDays: 1, Actor: "test",
+	}, pkix.ECDSAP256)
+	if err == nil || !strings.Contains(err.Error(), "sub is revoked by the CA above it") {
+		t.Errorf("issuing by it: %v", err)
+	}
 }
 
 // TestCompromisedKeyIsKnownLater: who has the key of a certificate that only a CRL called compromised is revoked, and the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -30,6 +31,7 @@ type authorityCA struct {
 	algorithm []byte // AlgorithmIdentifier of what it signs
 	hashes    issuerHashes
 	ocsp      *ocspSigner // made elsewhere; nil: a delegate of our own making signs
+	revoked   bool        // by a CA of ours above it; nothing is issued by it and none of its clients let in
 }
 
 // signs reports whether we have the CA's key.
@@ -37,7 +39,7 @@ func (c *authorityCA) signs() bool { return c.signer != nil }
 
 // issues reports whether certificates of clients and servers may be asked of the CA.
 func (c *authorityCA) issues() bool {
-	return c.record.Role == RoleIssuing && !c.record.Retired && c.signs()
+	return c.record.Role == RoleIssuing && !c.record.Retired && c.signs() && !c.revoked
 }
 
 // all lists the loaded CAs, parents first.
@@ -66,6 +68,9 @@ func (a *Authority) load(ctx context.Context) error {
 		}
 	}
 	h.findBelow()
+	if err := a.findRevoked(ctx, &h); err != nil {
+		return err
+	}
 	a.cas.Store(&h)
 	if len(records) == 0 {
 		return nil // no certificate names an address yet
@@ -85,6 +90,27 @@ func (h *hierarchy) findBelow() {
 		}
 	}
 }
+
+// findRevoked marks the CAs that a CA of ours has revoked, as the CRLs of imported CAs say.
+func (a *Authority) findRevoked(ctx context.Context, h *hierarchy) error {
+	for _, c := range h.list {
+		serial := pkix.SerialOf(c.cert.SerialNumber)
+		for _, issuer := range h.list {
+			if !h.below[pkix.CertID{Issuer: issuer.key, Serial: serial}] || !issuer.signed(c.cert) {
+				continue
+			}
+			row, err := a.cfg.Ledger.CertificateByID(ctx, pkix.CertID{Issuer: issuer.key, Serial: serial})
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return fmt.Errorf("is the %s CA revoked: %w", c.record.Name, err)
+			}
+			c.revoked = c.revoked || err == nil && row.Status == Revoked
+		}
+	}
+	return nil
+}
+
+// CertifiesCA reports whether a certificate is that of a CA of ours, so that its revocation says who is let in.
+func (a *Authority) CertifiesCA(id pkix.CertID) bool { return a.cas.Load().below[id] }
 
 // signedBy reports whether the issuer's key signed a certificate, RSASSA-PSS with any salt included.
 func signedBy(cert, issuer *x509.Certificate) bool {
@@ -207,12 +233,14 @@ func (a *Authority) Roots() []*x509.Certificate {
 }
 
 // ClientAnchors are the certificates of the CAs whose clients hosts let in as those of the managed CA: every issuing CA of
-// ours, also those that issue no more, and the imported ones that are trusted, until they end. The CA in force comes first.
+// ours, also those that issue no more, and the imported ones that are trusted, until they end or the CA above them has
+// revoked them. The CA in force comes first.
 func (a *Authority) ClientAnchors() []*x509.Certificate {
 	h, now := a.cas.Load(), a.cfg.Now()
 	var anchors []*x509.Certificate
 	for _, c := range h.list {
 		switch {
+		case c.revoked:
 		case c == h.issuing:
 			anchors = slices.Insert(anchors, 0, c.cert)
 		case c.record.Role == RoleIssuing && !c.record.Untrusted && now.Before(c.cert.NotAfter):
@@ -329,6 +357,8 @@ func (a *Authority) issuerFor(ref string) (*authorityCA, error) {
 	switch r := c.record; {
 	case c.issues():
 		return c, nil
+	case c.revoked:
+		return nil, invalid("ca", "%s is revoked by the CA above it", r.Name)
 	case r.Role == RoleRoot:
 		return nil, invalid("ca", "%s is a root, which signs CAs only; leave ca out for the CA in force", r.Name)
 	case !c.signs():

@@ -116,8 +116,11 @@ func (a *Authority) change(ctx context.Context, t Transition, actor, action stri
 		a.tell(c)
 		a.cfg.Logger.InfoContext(ctx, "certificate changed", "actor", actor, "action", action, "id", c.ID,
 			"serial", c.Serial.String(), "status", string(c.Status), "reason", c.Reason.String(), "crl_number", c.CRLNumber)
+		if a.CertifiesCA(c.CertID()) {
+			err = errors.Join(err, a.load(context.WithoutCancel(ctx)))
+		}
 	}
-	return row, changed, nil
+	return row, changed, err
 }
 
 // lockStates keeps the order of the ledger for each certificate that t may change, and returns how to unlock: a hold that

@@ -58,9 +58,9 @@ func generate(t *testing.T, dir string, n int) {
 	exec(`PRAGMA cache_size = -1500000`)
 	// Sorting each index once is much faster than random insertions, and counting once than by trigger.
 	later := texts(t, dir, `SELECT sql FROM sqlite_master WHERE tbl_name = 'certificates' AND sql IS NOT NULL AND
-		(type = 'index' OR type = 'trigger' AND name IN ('certificates_count', 'ca_counts_insert')) ORDER BY type`)
+		(type = 'index' OR name = 'certificates_count') ORDER BY type`)
 	for _, drop := range texts(t, dir, `SELECT 'DROP ' || type || ' ' || name FROM sqlite_master WHERE tbl_name = 'certificates' AND sql IS NOT NULL AND
-		(type = 'index' OR type = 'trigger' AND name IN ('certificates_count', 'ca_counts_insert'))`) {
+		(type = 'index' OR name = 'certificates_count')`) {
 		exec(drop)
 	}
 	step := (2 * 365 * 24 * time.Hour / time.Duration(n)).Microseconds()
@@ -79,8 +79,6 @@ func generate(t *testing.T, dir string, n int) {
 	exec(`INSERT INTO certificate_names SELECT '.fleet.example.com', seq FROM certificates WHERE zone_id = 'z' ORDER BY seq`)
 	exec(`INSERT INTO certificate_names SELECT printf('device-%09d.fleet.example.com', seq), seq FROM certificates WHERE zone_id = 'z' ORDER BY seq`)
 	exec(`INSERT INTO certificate_counts SELECT zone_id, ca, profile, status, count(*) FROM certificates WHERE zone_id = 'z' GROUP BY 1, 2, 3, 4`)
-	exec(`INSERT INTO ca_counts SELECT ca, status, count(*) FROM certificates WHERE zone_id = 'z' GROUP BY 1, 2
-		ON CONFLICT (ca, status) DO UPDATE SET n = n + excluded.n`)
 	exec(`INSERT INTO crl_numbers (ca, shard, number) SELECT 1, column1, ? FROM (VALUES (0), (1), (2), (3))`, n+1)
 	exec(`PRAGMA journal_mode = WAL`)
 }
@@ -142,7 +140,6 @@ func TestSearchTenMillion(t *testing.T) {
 		{"revoked for good", ca.Filter{Range: ca.Range{Final: true}}, 50},
 		{"in force, newest", ca.Filter{Status: ca.Active, ExpiresFrom: now, Range: newest}, 50},
 		{"expired", ca.Filter{ExpiresBefore: now}, 50},
-		{"expired, newest", ca.Filter{ExpiresBefore: now, Range: newest}, 50},
 		{"ends within 30 days", ca.Filter{Status: ca.Active, ExpiresFrom: now, ExpiresBefore: now.AddDate(0, 0, 30)}, 50},
 		{"ends within an hour, newest", ca.Filter{ExpiresFrom: now, ExpiresBefore: now.Add(time.Hour), Range: newest}, min(50, n/17520)},
 		{"issued in a week", ca.Filter{Range: ca.Range{IssuedFrom: now.AddDate(0, 0, -97), IssuedBefore: now.AddDate(0, 0, -90)}}, 50},
@@ -159,6 +156,14 @@ func TestSearchTenMillion(t *testing.T) {
 	} {
 		test.filter.ZoneID = "z"
 		measureSearch(t, s, test.name, test.filter, test.rows)
+	}
+	// The one kind of list that no index has and that is too long to sort: it ends by its time at the latest.
+	begin = time.Now()
+	found, err := s.Search(t.Context(), ca.Filter{ZoneID: "z", ExpiresBefore: now, Range: newest})
+	if took := time.Since(begin); took > 6*time.Second || err != nil && !errors.Is(err, ca.ErrTooWide) {
+		t.Errorf("expired, newest: %v, %v", took, err)
+	} else {
+		t.Logf("expired, newest: %d rows in %v, %v", len(found.Rows), took.Round(time.Millisecond), err)
 	}
 	info, err := os.Stat(s.Path())
 	if err != nil {

@@ -106,14 +106,20 @@ type listSource struct {
 // choose counts the matches as far as that is cheap. Where another index than that of the order has few that can match,
 // it is read instead, and sorted: thirty certificates that end this week are not looked for among ten million.
 func (l *listSource) choose(ctx context.Context, view *sql.Tx) (total int, least bool, err error) {
+	most := exactTotal
 	if other := l.other(); other.index != l.index {
+		// What is new is found soon in the order of issuing, whatever ends it may have; what ends soon is nowhere near in
+		// any other order.
+		if l.key == "not_after" {
+			most = sortedTotal
+		}
 		narrow := other
 		narrow.filter = other.ownRange()
 		query, args := narrow.sql()
-		if total, err = countTo(ctx, view, query, args); err != nil {
+		if total, err = countTo(ctx, view, query, args, most); err != nil {
 			return 0, false, err
 		}
-		if total > exactTotal {
+		if total > most {
 			// Nothing is known of how many of them pass the other conditions, if there are any.
 			if expires(l.filter) && issued(l.filter) || l.filter.OnHold || l.filter.Final {
 				total = 0
@@ -123,8 +129,8 @@ func (l *listSource) choose(ctx context.Context, view *sql.Tx) (total int, least
 		*l = other
 	}
 	query, args := l.sql()
-	total, err = countTo(ctx, view, query, args)
-	return total, total > exactTotal, err
+	total, err = countTo(ctx, view, query, args, most)
+	return total, total > most, err
 }
 
 // other is the same list by another index that may have few matches; the list itself when there is none.

@@ -85,7 +85,7 @@ func planNamed(ctx context.Context, view *sql.Tx, f ca.Filter) (p searchPlan, er
 	if err != nil {
 		return p, err
 	}
-	if p.total, err = countTo(ctx, view, count, source.conds.args); err != nil || p.total == 0 {
+	if p.total, err = countTo(ctx, view, count, source.conds.args, exactTotal); err != nil || p.total == 0 {
 		return p, err
 	}
 	if p.least = p.total > exactTotal; p.least && (!source.sorted || source.key != source.row) {

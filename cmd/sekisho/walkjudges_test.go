@@ -37,7 +37,7 @@ func (w *walker) judge(c *walked) {
 	}
 	if old := w.oldList(c, delta); old != nil {
 		judges = append(judges, func() string {
-			return w.opensslVerify(c, ended, "-use_deltas", "-CRLfile", old.file, "-CRLfile", delta.file)
+			return w.opensslVerify(c, ended, "-extended_crl", "-use_deltas", "-CRLfile", old.file, "-CRLfile", delta.file)
 		})
 	}
 	said := make([]string, len(judges))
@@ -100,7 +100,8 @@ func command(name string, args ...string) string {
 	return fmt.Sprintf("$ %s %s\n%s%s(%v)", name, strings.Join(args, " "), &out, &errs, err)
 }
 
-// opensslVerify judges a certificate by the lists in more.
+// opensslVerify judges a certificate by the lists in more. Without -extended_crl, OpenSSL 3.0 takes a delta that is newer
+// than the complete list for a complete list.
 func (w *walker) opensslVerify(c *walked, ended bool, more ...string) string {
 	args := append([]string{"verify", "-CAfile", w.roots(), "-untrusted", w.between(), "-crl_check"}, more...)
 	said := command("openssl", append(args, c.file)...)
@@ -292,7 +293,7 @@ func (w *walker) judgeShard(all []*walked) {
 	}
 	ways := [][]string{{"-CRLfile", full.file}, {"-CRLfile", whole.file}}
 	if old := w.oldList(all[0], delta); old != nil {
-		ways = append(ways, []string{"-use_deltas", "-CRLfile", old.file, "-CRLfile", delta.file})
+		ways = append(ways, []string{"-extended_crl", "-use_deltas", "-CRLfile", old.file, "-CRLfile", delta.file})
 	}
 	for _, way := range ways {
 		args := append([]string{"verify", "-CAfile", w.roots(), "-untrusted", w.between(), "-crl_check"}, way...)

@@ -260,7 +260,7 @@ func TestDeltasByOpenSSL(t *testing.T) {
 				}
 			}
 			verify(test.before, "-CRLfile", base)
-			verify(test.after, "-use_deltas", "-CRLfile", base, "-CRLfile", delta)
+			verify(test.after, "-extended_crl", "-use_deltas", "-CRLfile", base, "-CRLfile", delta)
 			verify(test.after, "-CRLfile", whole)
 		})
 	}

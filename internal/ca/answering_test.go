@@ -15,6 +15,7 @@ import (
 	"sekisho/internal/ca"
 	"sekisho/internal/keystore"
 	"sekisho/internal/pkix"
+	"sekisho/internal/testpki"
 )
 
 // answering is a CA whose key stays with openssl, imported with an OCSP signer.
@@ -255,6 +256,36 @@ func TestImportCertificates(t *testing.T) {
 	}
 	if after := f.inventory(); after != before {
 		t.Errorf("%s, before %s", after, before)
+	}
+}
+
+// TestImportCertificatesBound: one certificate more than an import takes is refused with the bound, and nothing is stored;
+// as many as it takes are.
+func TestImportCertificatesBound(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	made := testpki.NewCA(t)
+	key, err := pkix.EncodePrivateKey(made.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.importCA(ca.ImportRequest{Certificate: made.PEM, Key: key})
+	shared := made.Client("shared")
+	bundle := make([][]byte, ca.MaxImportCertificates+1)
+	for i := range bundle {
+		bundle[i] = pkix.EncodeCertificate(made.Client("many", testpki.Key(shared.Key)).Cert.Raw)
+	}
+	bring := func(bundle [][]byte) ([]ca.Imported, error) {
+		return f.ImportCertificates(t.Context(), ca.ImportCertificatesRequest{ZoneID: zone, Certificates: bytes.Join(bundle, nil)})
+	}
+	before := f.inventory()
+	if _, err := bring(bundle); !errors.Is(err, ca.ErrInvalid) || !strings.Contains(err.Error(), "1001 certificates; one import takes at most 1000") {
+		t.Errorf("one too many: %v", err)
+	}
+	if after := f.inventory(); after != before {
+		t.Errorf("%s, before %s", after, before)
+	}
+	if done, err := bring(bundle[1:]); err != nil || len(done) != ca.MaxImportCertificates {
+		t.Errorf("%d imported, %v", len(done), err)
 	}
 }
 

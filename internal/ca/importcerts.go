@@ -18,8 +18,12 @@ type ImportCertificatesRequest struct {
 	Actor        string
 	CA           string // name or id of the CA that signed all of them; empty: any of ours
 	ZoneID       string // where they are found then
-	Certificates []byte // a PEM bundle, or one certificate in DER
+	Certificates []byte // a PEM bundle of up to MaxImportCertificates, or one certificate in DER
 }
+
+// MaxImportCertificates is how many certificates one import takes. It is one transaction that no change of a certificate's
+// state passes, so it is as long as others can be made to wait.
+const MaxImportCertificates = maxAtOnce
 
 // ImportCertificates stores certificates, all or none, so that they can be searched, held and revoked. The answer says of
 // each what was done. It returns a [*RequestError] that names the certificate, or ErrConflict when a serial number has
@@ -35,6 +39,9 @@ func (a *Authority) ImportCertificates(ctx context.Context, req ImportCertificat
 	certs, err := readBundle(req.Certificates)
 	if err != nil {
 		return nil, err
+	}
+	if len(certs) > MaxImportCertificates {
+		return nil, invalid("certificates", "%d certificates; one import takes at most %d: bring them in parts", len(certs), MaxImportCertificates)
 	}
 	rows := make([]Certificate, len(certs))
 	entries := make([]auditlog.Entry, len(certs))

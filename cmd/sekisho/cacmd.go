@@ -20,11 +20,11 @@ import (
 func newCA(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ca",
-		Short: "Make, show, rotate and import the CAs of a checkpoint, fetch their CRLs",
+		Short: "Make, show, rotate, import and distrust the CAs of a checkpoint, fetch their CRLs",
 		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newCAInit(e), newCAShow(e), newCACRL(e), newCAImport(e), newCAImportCRL(e), newCASigner(e), newCARotate(e))
+	c.AddCommand(newCAInit(e), newCAShow(e), newCACRL(e), newCAImport(e), newCAImportCRL(e), newCASigner(e), newCATrust(e), newCAUntrust(e), newCARotate(e))
 	return c
 }
 

@@ -256,7 +256,7 @@ func managedCA(a *ca.Authority) trust.CA {
 	}
 }
 
-// casChanged puts the house's CAs into force at the hosts after one was rotated or imported. A reload meanwhile would
+// casChanged puts the house's CAs into force at the hosts after one was rotated or imported, or its trust changed. A reload meanwhile would
 // bring the CAs of before back, so the two wait for each other.
 func (s *server) casChanged(ctx context.Context) error {
 	s.reloading.Lock()

@@ -44,7 +44,7 @@ type Config struct {
 	AuditRecords func(ctx context.Context, from int64, limit int) ([]auditlog.Record, error)
 	// SiteChanged puts changed associations and settings into force before it returns; nil: nothing to do.
 	SiteChanged func(ctx context.Context) error
-	// CAsChanged puts the CAs of the house into force at the hosts, after one was rotated or imported, before it returns;
+	// CAsChanged puts the CAs of the house into force at the hosts, after one was rotated, imported, trusted or distrusted, before it returns;
 	// nil: nothing to do.
 	CAsChanged func(ctx context.Context) error
 	// Hosts returns the hosts in force, to tell which names the configuration file ties; nil: none.

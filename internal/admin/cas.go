@@ -277,6 +277,29 @@ func (s *server) putSigner(ctx context.Context, c *call, b signerBody) (caObject
 	return s.caObject(state), nil
 }
 
+// trustBody has hosts let the clients of a CA in, or no more.
+type trustBody struct {
+	Trusted *bool `json:"trusted"`
+}
+
+func (trustBody) bodyIsOurs() {}
+
+func (s *server) putTrust(ctx context.Context, c *call, b trustBody) (noted, error) {
+	if b.Trusted == nil {
+		return noted{}, invalid("/trusted", "trusted: say true or false")
+	}
+	r, err := s.Authority.SetTrust(ctx, ca.TrustRequest{Actor: c.caller.Name, CA: c.path("name"), Trusted: *b.Trusted})
+	if err != nil {
+		return noted{}, caError(err)
+	}
+	answer := noted{result: s.caObject(r.CA)}
+	for _, name := range r.Above {
+		answer.messages = append(answer.messages, message{codeNote, "the CA " + name + " has signed " + r.CA.Name + " and is trusted: clients that send the certificate of " +
+			r.CA.Name + " along are let in by it"})
+	}
+	return answer, notInForce(s.CAsChanged(ctx))
+}
+
 // importCertificatesBody brings certificates that CAs of ours signed.
 type importCertificatesBody struct {
 	Certificates string `json:"certificates"` // PEM

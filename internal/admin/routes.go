@@ -62,6 +62,7 @@ func (s *server) routes() []route {
 		{"GET", "/sekisho/ca/{name}/crl", handle(s, "ca.crl", s.showCRL)},
 		{"POST", "/sekisho/ca/{name}/crl", handle(s, "ca.import_crl", s.importCRL)},
 		{"PUT", "/sekisho/ca/{name}/ocsp-signer", handle(s, "ca.ocsp_signer", s.putSigner)},
+		{"PUT", "/sekisho/ca/{name}/trust", handle(s, "ca.trust", s.putTrust)},
 		{"POST", "/sekisho/ca/import", handle(s, "ca.import", s.importCA)},
 		{"POST", "/sekisho/ca/rotate", handle(s, "ca.rotate", s.rotateCA)},
 		{"POST", "/sekisho/certificates/import", handle(s, "certificate.import", s.importCertificates)},

@@ -232,9 +232,9 @@ func (a *Authority) Roots() []*x509.Certificate {
 	return roots
 }
 
-// ClientAnchors are the certificates of the CAs whose clients hosts let in as those of the managed CA: every issuing CA of
-// ours, also those that issue no more, and the imported ones that are trusted, until they end or the CA above them has
-// revoked them. The CA in force comes first.
+// ClientAnchors are the certificates of the CAs whose clients hosts let in as those of the managed CA: the one in force,
+// which comes first, and every other issuing CA that is trusted, also one that issues no more, until it ends or the CA
+// above it has revoked it.
 func (a *Authority) ClientAnchors() []*x509.Certificate {
 	h, now := a.cas.Load(), a.cfg.Now()
 	var anchors []*x509.Certificate

@@ -7,7 +7,7 @@ import (
 	"sekisho/internal/pkix"
 )
 
-// CAChange is what happens to the CAs in one transaction: a rotation, an import.
+// CAChange is what happens to the CAs in one transaction: a rotation, an import, trust that ends.
 type CAChange struct {
 	Add []CARecord
 	// Update replaces what may change of CAs that are there, by their ids: Retired, Untrusted, Extra, Signer and List.

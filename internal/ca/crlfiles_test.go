@@ -289,7 +289,8 @@ func TestRestoredBackup(t *testing.T) {
 	stop = p.start()
 	p.hold(rows[2].ID)
 	p.reactivate(rows[2].ID)
-	p.revoke(rows[0].ID, pkix.KeyCompromise)
+	last := p.revoke(rows[0].ID, pkix.KeyCompromise)
+	eventually(t, "the file has it", func() bool { return p.read(p.content(path)).Number.Int64() >= last.CRLNumber })
 	p.settled(1)
 	stop()
 	file, deltaPath := p.content(path), strings.TrimSuffix(path, ".crl")+"-delta.crl"

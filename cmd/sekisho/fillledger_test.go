@@ -131,7 +131,7 @@ func fillScript(t *testing.T, db *sql.DB, template string, b history) string {
 			WITH j (j) AS (VALUES (0), (1), (2), (3), (4), (5), (6), (7))
 			SELECT ca, shard, number - j * %[1]d, %[2]d - j * %[3]d FROM crl_numbers, j
 			WHERE shard >= 0 AND ca = %[4]s AND number > j * %[1]d`,
-			1+b.revoked/16/365/7, time.Now().UnixMicro(), (24*time.Hour/7).Microseconds(), caOf(template)),
+			1+b.revoked/16/365/7, time.Now().Truncate(time.Second).UnixMicro(), (24*time.Hour/7).Microseconds(), caOf(template)),
 		`COMMIT`,
 	)
 	return strings.Join(lines, ";\n") + ";\n"

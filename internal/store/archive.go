@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -15,8 +14,10 @@ import (
 )
 
 const (
-	archiveCopy  = 512 // certificates copied in one transaction of the archive, which no other writer waits for
-	archiveLeave = 8   // taken out of the ledger in one transaction, which the others do wait for: about a millisecond
+	archiveCopy = 512 // certificates copied in one transaction of the archive, which no other writer waits for
+	// The others do wait while some are taken out of the ledger: so many at once as take about archiveWait.
+	archiveLeast, archiveMost = 4, 64
+	archiveWait               = 2 * time.Millisecond
 )
 
 // Archive moves certificates that ended before a time into the archive, the oldest first and at most some hundreds, and
@@ -127,12 +128,13 @@ func (s *Store) wantArchive(ctx context.Context) (*archive, string, error) {
 // leave takes the rows of a batch out of the ledger, but for those that changed since they were copied.
 func (s *Store) leave(ctx context.Context, rows []wholeRow, batch int64, entry auditlog.Entry) (moved int, err error) {
 	entry.Detail = map[string]string{"certificates": strconv.Itoa(len(rows)), "batch": strconv.FormatInt(batch, 10)}
-	first := true
-	for chunk := range slices.Chunk(rows, archiveLeave) {
-		begin := time.Now()
-		gone := 0
+	size := archiveLeast
+	for at := 0; at < len(rows); {
+		chunk := rows[at:min(at+size, len(rows))]
+		begin, took, gone := time.Now(), time.Duration(0), 0
 		err := s.write.do(ctx, func(ctx context.Context, t *tx) (err error) {
-			if first {
+			defer func(from time.Time) { took = time.Since(from) }(time.Now())
+			if at == 0 {
 				err = errors.Join(t.audit(ctx, entry), t.setMeta(ctx, archiveBatch, strconv.FormatInt(batch, 10)))
 			}
 			if err == nil {
@@ -143,8 +145,10 @@ func (s *Store) leave(ctx context.Context, rows []wholeRow, batch int64, entry a
 		if err != nil {
 			return moved, err
 		}
-		first = false
-		moved += gone
+		moved, at = moved+gone, at+len(chunk)
+		if size = min(2*size, archiveMost); took > archiveWait {
+			size = max(len(chunk)/2, archiveLeast)
+		}
 		if err := rest(ctx, begin); err != nil {
 			return moved, err
 		}

@@ -262,7 +262,7 @@ func TestInvariant08ArchiveKilled(t *testing.T) {
 	})
 	archiveAll(t, s)
 	s.SetFault(nil)
-	if len(copies) < 14 {
+	if len(copies) < 8 {
 		t.Fatalf("killed at %d places only", len(copies))
 	}
 	for _, dir := range copies {

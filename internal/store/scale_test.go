@@ -242,7 +242,7 @@ func TestArchiveMillion(t *testing.T) {
 		t.Error("nothing was archived")
 	}
 	found, err := s.Search(t.Context(), ca.Filter{Range: ca.Range{Archived: true, Order: ca.Soonest}})
-	if err != nil || found.Total != moved {
+	if err != nil || found.Total < moved || found.Total >= moved+1024 { // the last batch may be in both: its time was over
 		t.Errorf("%d in the archive, %v; want %d", found.Total, err, moved)
 	}
 	if len(found.Rows) > 0 && found.Rows[0].NotAfter.After(before) {

@@ -313,6 +313,31 @@ func TestRevokedCA(t *testing.T) {
 	}
 }
 
+// TestHeldCAComesBack: the clients of a CA that the CA above it has on hold are let in again when the hold ends.
+func TestHeldCAComesBack(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	e := newElsewhere(t, ecKey(), caExtensions)
+	sub := e.sub(newElsewhere(t, ecKey(), caExtensions), "sub", caExtensions).request()
+	sub.Name = "sub"
+	f.importCA(sub)
+	req := e.request()
+	req.Name, req.CRL = "above", e.crl("10", revokedLine("4D", "certificateHold"))
+	f.importCA(req)
+	if n := len(f.ClientAnchors()); n != 2 {
+		t.Fatalf("on hold: clients of %d CAs are let in, want 2", n)
+	}
+	held, _, err := f.Certificates(t.Context(), ca.Filter{OnHold: true})
+	if err != nil || len(held) != 1 {
+		t.Fatalf("%d on hold, %v", len(held), err)
+	}
+	if _, err := f.Reactivate(t.Context(), ca.ChangeRequest{ID: held[0].ID, Actor: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.ClientAnchors()); n != 3 {
+		t.Errorf("reactivated: clients of %d CAs are let in, want 3", n)
+	}
+}
+
 // TestCompromisedKeyIsKnownLater: who has the key of a certificate that only a CRL called compromised is revoked, and the
 // edge told, when the certificate comes or when the CRL comes after it; also where the commit fails on its way back.
 func TestCompromisedKeyIsKnownLater(t *testing.T) {

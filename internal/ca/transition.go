@@ -94,8 +94,23 @@ func (a *Authority) refuseForeignHold(ctx context.Context, t Transition) (Certif
 }
 
 // change performs a transition and tells everybody: ledger, cached OCSP answers, CRL, OnChange, in this order. It returns
-// the row and how many certificates changed.
-func (a *Authority) change(ctx context.Context, t Transition, actor, action string) (row Certificate, changed int, err error) {
+// the row and how many certificates changed. Where one of them is that of a CA of ours, the CAs are loaded anew: behind the
+// states, which an import locks while it holds the CAs.
+func (a *Authority) change(ctx context.Context, t Transition, actor, action string) (Certificate, int, error) {
+	row, sameKey, err := a.changeStates(ctx, t, actor, action)
+	if err != nil {
+		return row, 0, err
+	}
+	all := append([]Certificate{row}, sameKey...)
+	if slices.ContainsFunc(all, func(c Certificate) bool { return a.CertifiesCA(c.CertID()) }) {
+		a.initMu.Lock()
+		defer a.initMu.Unlock()
+		err = a.load(context.WithoutCancel(ctx))
+	}
+	return row, len(all), err
+}
+
+func (a *Authority) changeStates(ctx context.Context, t Transition, actor, action string) (row Certificate, sameKey []Certificate, err error) {
 	defer a.lockStates(t)()
 	detail := map[string]string{}
 	if t.To == Revoked {
@@ -104,23 +119,19 @@ func (a *Authority) change(ctx context.Context, t Transition, actor, action stri
 	if t.ZoneID != "" {
 		detail["zone"] = t.ZoneID
 	}
-	row, sameKey, err := a.cfg.Ledger.Apply(ctx, t, a.entry(actor, action, t.ID, detail))
+	row, sameKey, err = a.cfg.Ledger.Apply(ctx, t, a.entry(actor, action, t.ID, detail))
 	if err != nil {
 		a.recheck(ctx, t, err)
 		err = transitionError(t, row, err)
 		a.cfg.Logger.InfoContext(ctx, "certificate not changed", "actor", actor, "action", action, "id", t.ID, "error", err)
-		return row, 0, err
+		return row, nil, err
 	}
-	changed = 1 + len(sameKey)
 	for _, c := range append([]Certificate{row}, sameKey...) {
 		a.tell(c)
 		a.cfg.Logger.InfoContext(ctx, "certificate changed", "actor", actor, "action", action, "id", c.ID,
 			"serial", c.Serial.String(), "status", string(c.Status), "reason", c.Reason.String(), "crl_number", c.CRLNumber)
-		if a.CertifiesCA(c.CertID()) {
-			err = errors.Join(err, a.load(context.WithoutCancel(ctx)))
-		}
 	}
-	return row, changed, err
+	return row, sameKey, nil
 }
 
 // lockStates keeps the order of the ledger for each certificate that t may change, and returns how to unlock: a hold that

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net/url"
 	"os"
@@ -98,7 +96,7 @@ func (t *target) findFile(ctx context.Context, a *api, zone, path string, cert *
 		return "", clientCertificate{}, err
 	}
 	for _, c := range cas {
-		if issuer := certificateOf(c.Certificate); issuer != nil && cert.CheckSignatureFrom(issuer) == nil {
+		if issuer, err := pkix.ParseCertificate([]byte(c.Certificate)); err == nil && cert.CheckSignatureFrom(issuer) == nil {
 			return "", clientCertificate{}, &hinted{
 				err:  fmt.Errorf("%s: the certificate is of our %s CA, and zone %s does not have it", path, c.Name, zone),
 				hint: "--zone names another zone; sekisho cert import " + path + " takes in one that the ledger does not know",
@@ -109,17 +107,4 @@ func (t *target) findFile(ctx context.Context, a *api, zone, path string, cert *
 		err:  fmt.Errorf("%s: the certificate is not of this checkpoint: %s issued it", path, pkix.DNString(cert.RawIssuer)),
 		hint: "only its own CA can revoke it; sekisho trust remove ends the trust in it",
 	}
-}
-
-// certificateOf is the first certificate of a PEM text; nil when there is none.
-func certificateOf(text string) *x509.Certificate {
-	block, _ := pem.Decode(bytes.TrimSpace([]byte(text)))
-	if block == nil {
-		return nil
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil
-	}
-	return cert
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -10,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"sekisho/internal/pkix"
 )
 
 const (
@@ -39,12 +38,12 @@ func isURI(name string) bool { return strings.Contains(name, ":") }
 
 // namesOf are the entries of a certificate in certificate_names. What is no certificate has none.
 func namesOf(der []byte) []string {
-	found, err := pkix.ReadAltNames(der)
+	found, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil
 	}
 	var keys []string
-	for _, name := range found.DNS {
+	for _, name := range found.DNSNames {
 		key := nameKey(name)
 		keys = append(keys, key)
 		for n, at := 0, strings.LastIndexByte(key, '.'); at > 0 && n < maxDomains; n++ {
@@ -53,13 +52,15 @@ func namesOf(der []byte) []string {
 			}
 		}
 	}
-	for _, name := range found.Emails {
+	for _, name := range found.EmailAddresses {
 		keys = append(keys, nameKey(name))
 	}
-	for _, addr := range found.IPs {
+	for _, addr := range found.IPAddresses {
 		keys = append(keys, addr.String())
 	}
-	keys = append(keys, found.URIs...)
+	for _, uri := range found.URIs {
+		keys = append(keys, uri.String())
+	}
 	slices.Sort(keys)
 	return slices.Compact(keys)
 }

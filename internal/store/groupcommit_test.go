@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,4 +40,38 @@ func TestGroupCommit(t *testing.T) {
 		t.Errorf("%d commits for %d certificates of %d writers, want between %d and %d", n, writers*each, writers, each, writers*each/4)
 	}
 	t.Logf("%d commits for %d certificates of %d writers", commits.Load(), writers*each, writers)
+}
+
+// TestGroupCommitOnOneProcessor: where callers and the writer take turns on one processor, those that are at work come
+// into the next commit too, and the writer does not commit each alone.
+func TestGroupCommitOnOneProcessor(t *testing.T) {
+	const writers, each = 16, 16
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	s := open(t, t.TempDir())
+	storetest.AddCA(t, s)
+	var commits atomic.Int64
+	s.SetFault(func(point string) error {
+		if point == "before-commit" {
+			commits.Add(1)
+		}
+		return nil
+	})
+	var group sync.WaitGroup
+	for w := range writers {
+		group.Go(func() {
+			for n := range each {
+				for begin := time.Now(); time.Since(begin) < 200*time.Microsecond; { // as a signature takes
+				}
+				c := storetest.Certificate(w*each + n)
+				if err := s.RecordCertificate(t.Context(), c, storetest.Entry("certificate.issue", c.ID)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	t.Logf("%d commits for %d certificates of %d writers", commits.Load(), writers*each, writers)
+	if n := commits.Load(); n < each || n > writers*each/10 {
+		t.Errorf("%d commits for %d certificates of %d writers, want between %d and %d", n, writers*each, writers, each, writers*each/10)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
 	"sekisho/internal/auditlog"
 	"sekisho/internal/site"
@@ -20,12 +21,16 @@ func scanZone(scan scan) (z site.Zone, err error) {
 
 // Zones implements site.Records.
 func (s *Store) Zones(ctx context.Context) ([]site.Zone, error) {
-	return collect(ctx, s.read, selectZone+`ORDER BY name`, nil, scanZone)
+	zones, err := s.zones.get(func() ([]site.Zone, error) {
+		return collect(ctx, s.read, selectZone+`ORDER BY name`, nil, scanZone)
+	})
+	return slices.Clone(zones), err
 }
 
 // EnsureZone implements site.Records. Of a zone that exists, ReadOnly alone is set to what z says: whether it is in the
 // configuration file is known only to who read that file.
 func (s *Store) EnsureZone(ctx context.Context, z site.Zone) (stored site.Zone, err error) {
+	defer s.zones.forget()
 	err = s.write.do(ctx, func(ctx context.Context, t *tx) error {
 		var err error
 		stored, err = scanZone(t.row(ctx, selectZone+`WHERE name = ?`, z.Name))

@@ -60,6 +60,9 @@ type Store struct {
 
 	archive atomic.Pointer[archive] // nil: nothing was ever archived
 
+	tokens remembered[map[[32]byte]principal.Token] // by hash
+	zones  remembered[[]site.Zone]
+
 	closing sync.Once
 	closed  error
 }

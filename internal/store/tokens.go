@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,16 +24,28 @@ func scanToken(scan scan) (t principal.Token, err error) {
 
 // TokenByHash implements principal.Tokens.
 func (s *Store) TokenByHash(ctx context.Context, hash [32]byte) (principal.Token, error) {
-	t, err := scanToken(s.read.row(ctx, selectToken+`WHERE hash = ?`, hash[:]))
-	if errors.Is(err, sql.ErrNoRows) {
+	known, err := s.tokens.get(func() (map[[32]byte]principal.Token, error) {
+		all, err := s.ListTokens(ctx)
+		byHash := make(map[[32]byte]principal.Token, len(all))
+		for _, t := range all {
+			byHash[t.Hash] = t
+		}
+		return byHash, err
+	})
+	if err != nil {
+		return principal.Token{}, err
+	}
+	t, ok := known[hash]
+	if !ok {
 		return principal.Token{}, fmt.Errorf("store: token: %w", principal.ErrUnauthenticated)
 	}
-	return t, err
+	return t, nil
 }
 
 // AddToken stores a token and records entry in the audit log, both or neither. A token whose id or secret is stored
 // already is refused.
 func (s *Store) AddToken(ctx context.Context, v principal.Token, entry auditlog.Entry) error {
+	defer s.tokens.forget()
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
 		err := t.exec(ctx, `INSERT INTO tokens (id, name, email, role, hash, created_on, expires_on) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			v.ID, v.Name, v.Email, string(v.Role), v.Hash[:], micros(v.CreatedOn), micros(v.ExpiresOn))
@@ -53,6 +63,7 @@ func (s *Store) AddToken(ctx context.Context, v principal.Token, entry auditlog.
 // returns. It returns principal.ErrNoToken for an unknown id, and principal.ErrLastEditToken for a token of role edit
 // that has not expired by entry.At when there is no other.
 func (s *Store) DeleteToken(ctx context.Context, id string, entry auditlog.Entry) error {
+	defer s.tokens.forget()
 	return s.write.do(ctx, func(ctx context.Context, t *tx) error {
 		v, err := scanToken(t.row(ctx, selectToken+`WHERE id = ?`, id))
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -110,7 +111,10 @@ func (w *writer) batch(ctx context.Context, first *job) {
 		if broken = w.one(ctx, j); broken != nil || len(jobs) == maxBatch {
 			break
 		}
-		j = w.waiting()
+		if j = w.waiting(); j == nil {
+			runtime.Gosched() // callers that run are let come: one more in this commit costs a fraction of a commit of its own
+			j = w.waiting()
+		}
 	}
 	err := broken
 	if err == nil {

@@ -44,6 +44,15 @@ func testZones(t *testing.T, s Interface) {
 	if diff := cmp.Diff(want, []site.Zone{a, b}); diff != "" {
 		t.Errorf("as answered: %s", diff)
 	}
+	clear(got) // what was answered belongs to the caller
+	ensure(site.Zone{Name: "b.example"})
+	ensure(site.Zone{ID: "4", Name: "c.example", AccountID: "acc", CreatedOn: epoch()})
+	want[1].ReadOnly = false
+	want = append(want, site.Zone{ID: "4", Name: "c.example", AccountID: "acc", CreatedOn: created})
+	got, err = s.Zones(ctx)
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("after changes: %v %s", err, diff)
+	}
 }
 
 func testAssociations(t *testing.T, s Interface) {
@@ -134,6 +143,9 @@ func testTokens(t *testing.T, s Interface) {
 	if _, err := s.TokenByHash(ctx, [32]byte{1}); !errors.Is(err, principal.ErrUnauthenticated) {
 		t.Errorf("unknown hash: %v, want ErrUnauthenticated", err)
 	}
+	if v, err := s.TokenByHash(ctx, first.Hash); err != nil || v != first {
+		t.Errorf("the other by hash: %+v, %v", v, err)
+	}
 	twin := first
 	twin.ID = "3"
 	if err := s.AddToken(ctx, twin, Entry("token.create", twin.ID)); err == nil {
@@ -171,6 +183,12 @@ func testDeleteToken(t *testing.T, s Interface) {
 		{"old", nil},
 		{"edit", principal.ErrLastEditToken},
 	} {
+		// Whoever remembers tokens has met this one.
+		if v, ok := all[step.id]; ok && step.want == nil {
+			if got, err := s.TokenByHash(ctx, v.Hash); err != nil || got.ID != v.ID {
+				t.Errorf("%s before it is removed: %+v, %v", step.id, got, err)
+			}
+		}
 		if err := s.DeleteToken(ctx, step.id, Entry("token.revoke", step.id)); !errors.Is(err, step.want) || (err == nil) != (step.want == nil) {
 			t.Errorf("%s: %v, want %v", step.id, err, step.want)
 		}

@@ -78,7 +78,11 @@ func SignOCSP(t OCSPTemplate, signer crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("OCSP response: %w", err)
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(data)+len(signature)+256))
+	size := len(data) + len(signature) + 256
+	for _, cert := range t.Include {
+		size += len(cert.Raw)
+	}
+	b := cryptobyte.NewBuilder(make([]byte, 0, size))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Enum(0) // successful
 		b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
@@ -139,7 +143,7 @@ func (t OCSPTemplate) addBasic(b *cryptobyte.Builder, alg algorithm, data, signa
 // responseData is ResponseData, the part that is signed.
 func (t OCSPTemplate) responseData() ([]byte, error) {
 	keyHash := sha1.Sum(keyBits(t.Responder.RawSubjectPublicKeyInfo))
-	b := cryptobyte.NewBuilder(make([]byte, 0, 256+128*len(t.Responses)))
+	b := cryptobyte.NewBuilder(make([]byte, 0, 256+160*len(t.Responses)))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.Tag(2).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { // byKey
 			b.AddASN1OctetString(keyHash[:])

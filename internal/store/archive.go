@@ -166,13 +166,15 @@ func rest(ctx context.Context, begin time.Time) error {
 	}
 }
 
-// leave deletes rows that are as they were when they were copied: each transition raises the CRL number.
+// leave deletes rows that are as they were when they were copied: each transition raises the CRL number, and an import
+// may have brought the certificate of a row that had none.
 func (t *tx) leave(ctx context.Context, rows []wholeRow) (gone int, err error) {
 	for _, r := range rows {
 		if err := t.exec(ctx, `INSERT INTO leaving (seq) VALUES (?) ON CONFLICT DO NOTHING`, r.seq); err != nil {
 			return 0, err
 		}
-		left, err := t.has(ctx, `DELETE FROM certificates WHERE seq = ? AND status = ? AND crl_number = ? RETURNING 1`, r.seq, r.status, r.crlNumber)
+		left, err := t.has(ctx, `DELETE FROM certificates WHERE seq = ? AND status = ? AND crl_number = ? AND der = ? RETURNING 1`,
+			r.seq, r.status, r.crlNumber, r.der)
 		if err != nil {
 			return 0, err
 		}

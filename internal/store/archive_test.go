@@ -467,3 +467,66 @@ func TestArchiveLetsWritersIn(t *testing.T) {
 		waits = append(waits, time.Since(begin))
 	}
 }
+
+// TestArchiveDuringImport: a row that gets its certificate between its copy and its leaving stays in the ledger.
+func TestArchiveDuringImport(t *testing.T) {
+	s := open(t, t.TempDir())
+	all := fillEnded(t, s, 8) // more than leave the ledger in one transaction
+	whole := ended(t, 100)
+	whole.Status, whole.Reason, whole.RevokedAt = ca.Active, 0, time.Time{}
+	listed := whole
+	listed.DER, listed.Profile, listed.Status, listed.Reason, listed.RevokedAt = nil, ca.ProfileUnknown, ca.Revoked, pkix.Superseded, time.Unix(1, 0).UTC()
+	listed.KeyHash, listed.Fingerprint = pkix.KeyID{9}, pkix.Fingerprint{9}
+	if _, err := s.ImportList(t.Context(), ca.ListImport{CAID: storetest.CAID, Rows: []ca.Certificate{listed}}, archiveEntry); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RecordCertificate(t.Context(), storetest.Certificate(101), archiveEntry); err != nil {
+		t.Fatal(err)
+	}
+	imported := make(chan error, 1)
+	begun := false
+	s.SetFault(func(point string) error {
+		if _, err := os.Stat(filepath.Join(s.dir, "archive.db")); point != "after-commit" || err != nil || begun {
+			return nil
+		}
+		begun = true // the first rows have left, the last one is copied
+		go func() {
+			_, err := s.ImportCertificates(t.Context(), []ca.Certificate{whole}, []auditlog.Entry{archiveEntry})
+			imported <- err
+		}()
+		time.Sleep(50 * time.Millisecond) // it waits for the writer, before the next rows do
+		return nil
+	})
+	archiveAll(t, s)
+	if err := <-imported; err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got, err := s.CertificateByID(t.Context(), whole.CertID())
+		if err != nil || got.Fingerprint != whole.Fingerprint || len(got.DER) == 0 || got.Status != ca.Revoked {
+			t.Errorf("the certificate that was imported meanwhile: %+v, %v", got, err)
+		}
+		archiveAll(t, s)
+	}
+	checkAll(t, s, all)
+}
+
+// TestArchiveAgainAtOnce: what comes back and is archived again before its older copy is removed stays in the archive.
+func TestArchiveAgainAtOnce(t *testing.T) {
+	s := open(t, t.TempDir())
+	all := fillEnded(t, s, 3)
+	archiveAll(t, s)
+	older, err := s.ArchivedCopy(t.Context(), all[0].ID)
+	if err != nil || len(older) != 1 {
+		t.Fatalf("%d copies, %v", len(older), err)
+	}
+	all[0].Status, all[0].Reason, all[0].RevokedAt = ca.Revoked, pkix.CessationOfOperation, all[0].NotAfter
+	if _, _, err := s.Apply(t.Context(), ca.Transition{ID: all[0].ID, To: ca.Revoked, Reason: all[0].Reason, At: all[0].NotAfter}, archiveEntry); err != nil {
+		t.Fatal(err)
+	}
+	if moved := archiveAll(t, s); moved != 1 {
+		t.Fatalf("%d moved again, want 1", moved)
+	}
+	s.Recalled(t.Context(), older)
+	checkAll(t, s, all)
+}

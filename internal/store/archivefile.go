@@ -282,11 +282,18 @@ func (a *archive) add(ctx context.Context, id string, batch int64, rows []wholeR
 	})
 }
 
-// remove takes rows out of the archive that are in the ledger.
+// remove takes rows out of the archive that came back to the ledger. One that has changed there and was archived again
+// meanwhile is nowhere else, and stays.
 func (a *archive) remove(ctx context.Context, rows []wholeRow) error {
 	return a.inTx(ctx, func(tx *sql.Tx) error {
 		for _, r := range rows {
-			if err := remove(ctx, tx, r); err != nil {
+			var same bool
+			err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE seq = ? AND status = ? AND crl_number = ?)`,
+				r.seq, r.status, r.crlNumber).Scan(&same)
+			if err == nil && same {
+				err = remove(ctx, tx, r)
+			}
+			if err != nil {
 				return err
 			}
 		}

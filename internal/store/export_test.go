@@ -55,3 +55,12 @@ func (s *Store) Synchronous(ctx context.Context) (int, error) {
 	})
 	return level, err
 }
+
+// ArchivedCopy is the copy of a certificate that is in the archive, as a transition recalls it.
+func (s *Store) ArchivedCopy(ctx context.Context, id string) ([]wholeRow, error) {
+	a := s.archive.Load()
+	return collect(ctx, a.reader, a.selectSQL(`WHERE c.id = ?`), []any{id}, a.scanWhole)
+}
+
+// Recalled is what a transition does after its commit.
+func (s *Store) Recalled(ctx context.Context, back []wholeRow) { s.recalled(ctx, back) }

@@ -731,3 +731,26 @@ func TestInvariant01ReplayCompletes(t *testing.T) {
 	closeStore(t, s)
 	wantVerified(t, dir)
 }
+
+// TestInvariant01ListedKeyStaysBlocked: a key that the CRL of another system calls compromised is blocked after a restore too.
+func TestInvariant01ListedKeyStaysBlocked(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, dayBefore(t, dir))
+	yesterday := backup(t, dir)
+	s := openJournaled(t, dir)
+	listed := storetest.Certificate(1)
+	listed.DER, listed.Profile, listed.Status, listed.Reason, listed.RevokedAt = nil, ca.ProfileUnknown, ca.Revoked, pkix.KeyCompromise, time.Unix(1, 0).UTC()
+	_, err := s.ImportList(t.Context(), ca.ListImport{CAID: storetest.CAID, Rows: []ca.Certificate{listed}}, storetest.Entry("ca.import_crl", "x"))
+	must(t, err)
+	want := dumpOf(t, s.Store)
+	if len(want.Blocked) != 1 {
+		t.Fatalf("blocked: %v", want.Blocked)
+	}
+	closeStore(t, s)
+	wantVerified(t, dir)
+	restore(t, yesterday, dir)
+	s = openJournaled(t, dir)
+	if diff := cmp.Diff(want, dumpOf(t, s.Store)); diff != "" {
+		t.Errorf("after the restore: %s", diff)
+	}
+}

@@ -73,12 +73,15 @@ func (t *tx) listed(ctx context.Context, row ca.Certificate, entry auditlog.Entr
 	case err != nil:
 		return nil, err
 	}
-	step := ca.Transition{ID: have.ID, To: ca.Revoked, Reason: row.Reason, At: row.RevokedAt, InvalidityDate: row.InvalidityDate}
+	step := ca.Transition{
+		ID: have.ID, To: ca.Revoked, Reason: row.Reason, At: row.RevokedAt, InvalidityDate: row.InvalidityDate,
+		Block: row.Reason == pkix.KeyCompromise, // which the journal must tell too
+	}
 	if allowed(have, step) != nil {
 		return nil, nil // what is revoked for good stays
 	}
 	after, err := t.transition(ctx, have, step)
-	if err != nil || step.Reason != pkix.KeyCompromise || !have.KeyKnown() {
+	if err != nil || !step.Block || !have.KeyKnown() {
 		return []ca.Certificate{after}, err
 	}
 	sameKey, err := t.blockKey(ctx, after, step, entry)

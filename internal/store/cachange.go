@@ -189,8 +189,8 @@ func (t *tx) importUnknown(ctx context.Context, c ca.Certificate, at time.Time) 
 	return ca.Imported{Row: c, Outcome: ca.ImportBlocked}, err
 }
 
-// complete gives a row its certificate; its state stays. A key that turns out to be compromised takes its other
-// certificates along, as it does where the certificate is known first and revoked then.
+// complete gives a row its certificate; its state stays, but for a blocked key. A key that turns out to be compromised takes
+// its other certificates along, as it does where the certificate is known first and revoked then.
 func (t *tx) complete(ctx context.Context, known, c ca.Certificate, entry auditlog.Entry) (ca.Imported, error) {
 	c.ID, c.Shard, c.Status, c.Reason, c.RevokedAt = known.ID, known.Shard, known.Status, known.Reason, known.RevokedAt
 	c.InvalidityDate, c.CRLNumber, c.CAID = known.InvalidityDate, known.CRLNumber, known.CAID
@@ -210,6 +210,16 @@ func (t *tx) complete(ctx context.Context, known, c ca.Certificate, entry auditl
 	done := ca.Imported{Row: c, Outcome: ca.ImportCompleted}
 	if compromised {
 		done.SameKey, err = t.blockKey(ctx, c, step, entry)
+		return done, err
+	}
+	if c.Status == ca.Revoked && !c.OnHold() {
+		return done, nil
+	}
+	// As in importUnknown: a key that is blocked is no client's any more, whatever a list says of its certificates.
+	blocked, err := t.has(ctx, `SELECT 1 FROM blocked_keys WHERE key_hash = ?`, c.KeyHash[:])
+	if err == nil && blocked {
+		done.Outcome = ca.ImportBlocked
+		done.Row, err = t.transition(ctx, c, ca.Transition{ID: c.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: entry.At})
 	}
 	return done, err
 }

@@ -145,6 +145,35 @@ func testImportCertificates(t *testing.T, s Interface) {
 	}
 }
 
+// testCompleteBlocked: a row of which only a CRL had told is revoked for good when its certificate turns out to have a
+// blocked key, whatever the CRL had said.
+func testCompleteBlocked(t *testing.T, s Interface) {
+	AddCA(t, s)
+	cause := record(t, s, Certificate(1))
+	step := ca.Transition{ID: cause.ID, To: ca.Revoked, Reason: pkix.KeyCompromise, At: epoch(), Block: true}
+	if _, _, err := s.Apply(t.Context(), step, Entry("certificate.revoke", cause.ID)); err != nil {
+		t.Fatal(err)
+	}
+	for n, status := range map[int]ca.Status{2: ca.Active, 3: ca.Revoked} {
+		row := record(t, s, unknown(n, pkix.CertificateHold))
+		if status == ca.Active {
+			if _, _, err := s.Apply(t.Context(), ca.Transition{ID: row.ID, To: ca.Active, At: epoch()}, Entry("certificate.reactivate", row.ID)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := Certificate(n)
+		c.KeyHash = cause.KeyHash
+		done, err := s.ImportCertificates(t.Context(), []ca.Certificate{c}, []auditlog.Entry{Entry("certificate.import", "x")})
+		if err != nil || done[0].Outcome != ca.ImportBlocked || done[0].Row.Reason != pkix.KeyCompromise {
+			t.Errorf("%s: %+v, %v", status, done, err)
+		}
+		got, err := s.CertificateByID(t.Context(), row.CertID())
+		if err != nil || got.Status != ca.Revoked || got.Reason != pkix.KeyCompromise || len(got.DER) == 0 {
+			t.Errorf("%s: it is %s (%s), %v", status, got.Status, got.Reason, err)
+		}
+	}
+}
+
 // testUnknownKey: a compromised key that is not known takes nobody along.
 func testUnknownKey(t *testing.T, s Interface) {
 	AddCA(t, s)

@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) Interface) {
 		{"CAs", testCAs},
 		{"ChangeCAs", testChangeCAs},
 		{"ImportCertificates", testImportCertificates},
+		{"CompleteBlocked", testCompleteBlocked},
 		{"ImportList", testImportList},
 		{"CompromiseOfAnUnknownKey", testUnknownKey},
 		{"RecordAndRead", testRecord},

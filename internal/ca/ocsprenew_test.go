@@ -225,5 +225,9 @@ func TestOCSPNeverOutlivesItsSigner(t *testing.T) {
 		t.Errorf("after the signer's end: %s, %v", got.Status, err)
 	}
 	f.fault.Store(nil)
+	until(t, "no new signer was tried for", func() bool {
+		got, err := f.AnswerOCSP(t.Context(), request(crypto.SHA256, f.Issuing(), nil, row.Serial))
+		return err == nil && got.Status == "good"
+	})
 	f.askGood(row)
 }

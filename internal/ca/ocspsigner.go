@@ -35,11 +35,18 @@ type ocspSigners struct {
 
 	mu      sync.Mutex
 	by      map[string]ocspSigner // by CA id
+	failed  map[string]failure    // by CA id: why there is none, which everybody is told until the next try
 	retryAt map[string]time.Time  // by CA id, after a failure
 	warned  map[string]time.Time  // by CA id: when the end of a given signer was last logged
 }
 
+type failure struct {
+	err   error
+	until time.Time
+}
+
 func (s *ocspSigners) init(a *Authority) {
+	s.failed = map[string]failure{}
 	s.a, s.by, s.retryAt, s.warned = a, map[string]ocspSigner{}, map[string]time.Time{}, map[string]time.Time{}
 }
 
@@ -91,10 +98,14 @@ func (s *ocspSigners) renew(ctx context.Context, issuer *authorityCA) (ocspSigne
 	if current, ok := s.current(issuer, 0); ok {
 		return current, nil
 	}
-	fresh, err := s.issue(ctx, issuer)
+	id := issuer.record.ID
+	if err := s.resting(id); err != nil { // anybody may ask, and each try makes a key and writes to the ledger
+		return ocspSigner{}, err
+	}
+	fresh, err := s.issue(context.WithoutCancel(ctx), issuer) // for others too, who need not fail with this one
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id, now := issuer.record.ID, s.a.now()
+	now := s.a.now()
 	current, found := s.by[id]
 	switch {
 	case err == nil:
@@ -106,7 +117,19 @@ func (s *ocspSigners) renew(ctx context.Context, issuer *authorityCA) (ocspSigne
 		s.a.cfg.Logger.ErrorContext(ctx, "OCSP signer not renewed", "ca", issuer.record.Name, "not_after", current.cert.NotAfter, "error", err)
 		return current, nil
 	}
-	return ocspSigner{}, fmt.Errorf("OCSP signer of the %s CA: %w", issuer.record.Name, err)
+	err = fmt.Errorf("OCSP signer of the %s CA: %w", issuer.record.Name, err)
+	s.failed[id] = failure{err, time.Now().Add(publishRetry)}
+	return ocspSigner{}, err
+}
+
+// resting is the failure after which the next try waits; nil when it does not.
+func (s *ocspSigners) resting(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.failed[id]; time.Now().Before(last.until) {
+		return last.err
+	}
+	return nil
 }
 
 // renewAt is when a new delegate is due; one that ends with its CA cannot be bettered.
@@ -119,6 +142,10 @@ func (s ocspSigner) renewAt(issuer *x509.Certificate) time.Time {
 
 // issue makes a delegate's key and certificate and records it.
 func (s *ocspSigners) issue(ctx context.Context, issuer *authorityCA) (ocspSigner, error) {
+	// It would be valid at no time that is now, so the next question would make another one.
+	if now := s.a.now(); now.Before(issuer.cert.NotBefore) || !now.Before(issuer.cert.NotAfter) {
+		return ocspSigner{}, fmt.Errorf("the CA is valid from %s to %s", issuer.cert.NotBefore.UTC().Format(time.RFC3339), issuer.cert.NotAfter.UTC().Format(time.RFC3339))
+	}
 	key, err := ocspKey(issuer)
 	if err != nil {
 		return ocspSigner{}, err

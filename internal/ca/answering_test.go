@@ -2,13 +2,17 @@ package ca_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -310,6 +314,49 @@ func TestRevokedCA(t *testing.T) {
 	}, pkix.ECDSAP256)
 	if err == nil || !strings.Contains(err.Error(), "sub is revoked by the CA above it") {
 		t.Errorf("issuing by it: %v", err)
+	}
+}
+
+// TestListThatBreaksOff: a CA that a list revokes in the part that is stored issues no more, whatever becomes of the rest,
+// and when who brought the list has gone meanwhile.
+func TestListThatBreaksOff(t *testing.T) {
+	for _, broken := range []string{"disk", "caller"} {
+		t.Run(broken, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var commits atomic.Int64
+			f, e, _ := answering(t, config(func(c *ca.Config) {
+				c.OnChange = func(row ca.Certificate) {
+					if broken == "caller" && row.Serial.String() == "4d" {
+						cancel()
+					}
+				}
+			}))
+			sub := e.sub(newElsewhere(t, ecKey(), caExtensions), "sub", caExtensions).request()
+			sub.Name = "sub"
+			f.importCA(sub)
+			before := len(f.ClientAnchors())
+			fault := func(point string) error {
+				if point == "before-commit" && commits.Add(1) == 2 {
+					return syscall.EIO
+				}
+				return nil
+			}
+			if broken == "disk" {
+				f.fault.Store(&fault)
+			}
+			lines := []string{revokedLine("4D", "keyCompromise")}
+			for n := range 1000 { // so that there are two parts
+				lines = append(lines, revokedLine(fmt.Sprintf("%X", 0x100000+n), "superseded"))
+			}
+			list := e.crl("11", lines...)
+			if _, err := f.ImportCRL(ctx, ca.ImportCRLRequest{CA: "partner", CRL: list}); (err != nil) != (broken == "disk") {
+				t.Errorf("import: %v", err)
+			}
+			cancel()
+			if n := len(f.ClientAnchors()); n != before-1 {
+				t.Errorf("clients of %d CAs are let in, want %d", n, before-1)
+			}
+		})
 	}
 }
 

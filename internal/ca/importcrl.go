@@ -174,7 +174,8 @@ func (a *Authority) ImportCRL(ctx context.Context, req ImportCRLRequest) (Import
 		changed, err := a.importPart(ctx, step, entry)
 		result.Revoked += len(changed)
 		if err != nil {
-			return result, fmt.Errorf("record the CRL of %s; import it again: %w", c.record.Name, err)
+			// A part before may have revoked a CA below.
+			return result, fmt.Errorf("record the CRL of %s; import it again: %w", c.record.Name, errors.Join(err, a.load(context.WithoutCancel(ctx))))
 		}
 	}
 	step.Rows, step.List = nil, list.list
@@ -186,7 +187,7 @@ func (a *Authority) ImportCRL(ctx context.Context, req ImportCRLRequest) (Import
 	}
 	changed, err := a.importPart(ctx, step, entry)
 	result.Reactivated = len(changed)
-	if err := errors.Join(err, a.load(ctx)); err != nil {
+	if err := errors.Join(err, a.load(context.WithoutCancel(ctx))); err != nil {
 		return result, fmt.Errorf("record the CRL of %s: %w", c.record.Name, err)
 	}
 	a.cfg.Logger.InfoContext(ctx, "CRL imported", "actor", req.Actor, "ca", c.record.Name, "number", list.list.Number,

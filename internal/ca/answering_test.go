@@ -468,18 +468,97 @@ func TestListedTwice(t *testing.T) {
 // TestRevokedSigner: an OCSP signer that the CA has revoked signs no more.
 func TestRevokedSigner(t *testing.T) {
 	f, e, _ := answering(t)
-	f.ocspSays(e, "0x0A")
-	list := e.crl("11", revokedLine("0A", "superseded"), revokedLine("70", "keyCompromise"))
-	if _, err := f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "partner", ZoneID: zone, CRL: list}); err != nil {
-		t.Fatal(err)
-	}
 	issuer, err := pkix.ParseCertificate(e.read("ca.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := pkix.NewOCSPCertID(crypto.SHA256, issuer, pkix.SerialFromBytes([]byte{0x70}))
-	answer, err := f.AnswerOCSP(t.Context(), pkix.OCSPRequest{Certs: []pkix.OCSPCertID{id}}.Marshal())
-	if answer.Status != "internalError" || err == nil || !strings.Contains(err.Error(), "revoked since") {
-		t.Errorf("an answer by it: %s, %v", answer.Status, err)
+	ask := func(serial byte) (ca.OCSPAnswer, error) {
+		id := pkix.NewOCSPCertID(crypto.SHA256, issuer, pkix.SerialFromBytes([]byte{serial}))
+		return f.AnswerOCSP(t.Context(), pkix.OCSPRequest{Certs: []pkix.OCSPCertID{id}}.Marshal())
+	}
+	if answer, err := ask(0x0A); err != nil || !answer.Cacheable {
+		t.Fatalf("before: %s, %v", answer.Status, err)
+	}
+	list := e.crl("11", revokedLine("0A", "superseded"), revokedLine("70", "keyCompromise"))
+	if _, err := f.ImportCRL(t.Context(), ca.ImportCRLRequest{CA: "partner", ZoneID: zone, CRL: list}); err != nil {
+		t.Fatal(err)
+	}
+	for _, serial := range []byte{0x70, 0x0A} { // the second was asked for before
+		if answer, err := ask(serial); answer.Status != "internalError" || err == nil || !strings.Contains(err.Error(), "revoked since") {
+			t.Errorf("an answer by it: %s, %v", answer.Status, err)
+		}
+	}
+}
+
+// TestRevokedDelegate: a signer of our own making that is revoked signs no more, and what it signed is given no more.
+func TestRevokedDelegate(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	f.run()
+	row := f.issue("x")
+	f.askGood(row)
+	before := f.delegate(row)
+	delegate, err := f.store.CertificateByID(t.Context(), pkix.CertID{Issuer: row.IssuerKey, Serial: pkix.SerialOf(before.SerialNumber)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Revoke(t.Context(), ca.RevokeRequest{ID: delegate.ID, Actor: "test", Reason: pkix.KeyCompromise}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pkix.ParseOCSPResponse(f.ask(row).DER)
+	if err != nil || len(r.Certificates) != 1 || r.Certificates[0].Equal(before) || f.delegate(row).Equal(before) {
+		t.Errorf("the signer that is revoked still signs, or what it signed is given, %v", err)
+	}
+}
+
+// TestSignerChangesMeanwhile: an answer that the signer before was making when another came in force is given to nobody
+// after that, also where it came in force with an error.
+func TestSignerChangesMeanwhile(t *testing.T) {
+	for _, point := range []string{"", "after-commit"} {
+		t.Run("fails at "+point, func(t *testing.T) {
+			var meanwhile func()
+			f, e, _ := answering(t, config(func(c *ca.Config) {
+				c.Now = func() time.Time {
+					if do := meanwhile; do != nil {
+						meanwhile = nil
+						do()
+					}
+					return time.Now()
+				}
+			}))
+			e.sign("next", "0x71", "extendedKeyUsage=OCSPSigning")
+			issuer, err := pkix.ParseCertificate(e.read("ca.pem"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			signerOf := func(serial byte) pkix.Serial {
+				id := pkix.NewOCSPCertID(crypto.SHA256, issuer, pkix.SerialFromBytes([]byte{serial}))
+				answer, err := f.AnswerOCSP(t.Context(), pkix.OCSPRequest{Certs: []pkix.OCSPCertID{id}}.Marshal())
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, err := pkix.ParseOCSPResponse(answer.DER)
+				if err != nil || len(r.Certificates) != 1 {
+					t.Fatalf("%v, or no signer", err)
+				}
+				return pkix.SerialOf(r.Certificates[0].SerialNumber)
+			}
+			if got := signerOf(0x0A); got.String() != "70" {
+				t.Fatalf("before: signed by %s", got)
+			}
+			meanwhile = func() {
+				f.failAt(point)
+				_, err := f.SetSigner(t.Context(), ca.SignerRequest{CA: "partner", Certificate: e.read("next.pem"), Key: e.read("next.key")})
+				f.fault.Store(nil)
+				if (err != nil) != (point != "") {
+					t.Errorf("other signer: %v", err)
+				}
+			}
+			signerOf(0x0B)
+			for _, serial := range []byte{0x0A, 0x0B} {
+				if got := signerOf(serial); got.String() != "71" {
+					t.Errorf("%x: signed by %s, want 71", serial, got)
+				}
+			}
+		})
 	}
 }

@@ -41,8 +41,14 @@ func (r *ocspResponder) init(a *Authority) {
 	r.signers.init(a)
 }
 
-// drop forgets what is known of a certificate that changed.
-func (r *ocspResponder) drop(id pkix.CertID) { r.cache.drop(id) }
+// drop forgets what is known of a certificate that changed, and all answers when it is one that signs them.
+func (r *ocspResponder) drop(row Certificate) {
+	if r.signers.drop(row) {
+		r.cache.forget()
+		return
+	}
+	r.cache.drop(row.CertID())
+}
 
 // issuerHashes are how CertIDs name a CA.
 type issuerHashes map[crypto.Hash]pkix.OCSPCertID
@@ -118,7 +124,8 @@ func (r *ocspResponder) kept(ctx context.Context, issuer *authorityCA, req pkix.
 		return ocspRefusal(pkix.OCSPInternalError, "internalError"), fmt.Errorf("answer OCSP: %w", err)
 	}
 	r.a.counters.ocspSigned.Add(1)
-	if answer.Cacheable {
+	// Where the CAs were loaded anew after issuer was found, another may sign now, and what the one before signed was forgotten.
+	if answer.Cacheable && r.issuerOf(req.Certs) == issuer {
 		fresh := &cachedAnswer{raw: bytes.Clone(req.Certs[0].Raw), answer: answer}
 		fresh.asked.Store(now.Unix())
 		r.cache.keep(id, epoch, fresh)

@@ -50,6 +50,21 @@ func (s *ocspSigners) init(a *Authority) {
 	s.a, s.by, s.retryAt, s.warned = a, map[string]ocspSigner{}, map[string]time.Time{}, map[string]time.Time{}
 }
 
+// drop reports whether a certificate that changed is a signer's. A delegate of our own making signs no more then.
+func (s *ocspSigners) drop(row Certificate) bool {
+	if c, err := s.a.ca(row.CAID); err == nil && c.ocsp != nil && pkix.SerialOf(c.ocsp.cert.SerialNumber) == row.Serial {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own, found := s.by[row.CAID]
+	if !found || pkix.SerialOf(own.cert.SerialNumber) != row.Serial {
+		return false
+	}
+	delete(s.by, row.CAID)
+	return true
+}
+
 // get returns the delegate of a CA. When a new one cannot be made, the old one serves until its end. While the responder
 // runs, it makes the new one in time, and nobody waits for it here.
 func (s *ocspSigners) get(ctx context.Context, issuer *authorityCA) (ocspSigner, error) {

@@ -53,10 +53,11 @@ func (a *Authority) SetSigner(ctx context.Context, req SignerRequest) (State, er
 		detail["ocsp_signer"] = pkix.FingerprintOf(signer.cert.Raw).String()
 	}
 	change.Update = []CARecord{record}
-	if err := a.storeCAs(ctx, change, a.entry(req.Actor, "ca.ocsp_signer", record.ID, detail)); err != nil {
+	err = a.storeCAs(ctx, change, a.entry(req.Actor, "ca.ocsp_signer", record.ID, detail))
+	a.ocsp.cache.forget() // also after an error that came when it was stored already
+	if err != nil {
 		return State{}, fmt.Errorf("record the OCSP signer of the CA %s: %w", record.Name, err)
 	}
-	a.ocsp.cache.forget()
 	a.cfg.Logger.InfoContext(ctx, "OCSP signer changed", "actor", req.Actor, "ca", record.Name, "signer", detail["ocsp_signer"])
 	return a.state(ctx, record.ID)
 }

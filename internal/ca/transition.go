@@ -155,7 +155,7 @@ func (a *Authority) lockStates(t Transition) (unlock func()) {
 
 // tell announces what the ledger says of a certificate.
 func (a *Authority) tell(row Certificate) {
-	a.ocsp.drop(row.CertID())
+	a.ocsp.drop(row)
 	if c, err := a.ca(row.CAID); err != nil || c.signs() {
 		a.publisher.changed(row)
 	}

@@ -383,6 +383,14 @@ func TestHeldCAComesBack(t *testing.T) {
 	if n := len(f.ClientAnchors()); n != 3 {
 		t.Errorf("reactivated: clients of %d CAs are let in, want 3", n)
 	}
+	f.failAt("after-commit") // it is stored all the same
+	if _, err := f.Hold(t.Context(), ca.ChangeRequest{ID: held[0].ID, Actor: "test"}); err == nil {
+		t.Fatal("no error")
+	}
+	f.fault.Store(nil)
+	if n := len(f.ClientAnchors()); n != 2 {
+		t.Errorf("on hold with an error: clients of %d CAs are let in, want 2", n)
+	}
 }
 
 // TestCompromisedKeyIsKnownLater: who has the key of a certificate that only a CRL called compromised is revoked, and the

@@ -98,18 +98,19 @@ func (a *Authority) refuseForeignHold(ctx context.Context, t Transition) (Certif
 // states, which an import locks while it holds the CAs.
 func (a *Authority) change(ctx context.Context, t Transition, actor, action string) (Certificate, int, error) {
 	row, sameKey, err := a.changeStates(ctx, t, actor, action)
-	if err != nil {
-		return row, 0, err
-	}
 	all := append([]Certificate{row}, sameKey...)
 	if slices.ContainsFunc(all, func(c Certificate) bool { return a.CertifiesCA(c.CertID()) }) {
 		a.initMu.Lock()
 		defer a.initMu.Unlock()
-		err = a.load(context.WithoutCancel(ctx))
+		err = errors.Join(err, a.load(context.WithoutCancel(ctx)))
 	}
-	return row, len(all), err
+	if err != nil {
+		return row, 0, err
+	}
+	return row, len(all), nil
 }
 
+// changeStates is change without the CAs. With an error, too, the row is as it is now, where that is known.
 func (a *Authority) changeStates(ctx context.Context, t Transition, actor, action string) (row Certificate, sameKey []Certificate, err error) {
 	defer a.lockStates(t)()
 	detail := map[string]string{}
@@ -121,8 +122,11 @@ func (a *Authority) changeStates(ctx context.Context, t Transition, actor, actio
 	}
 	row, sameKey, err = a.cfg.Ledger.Apply(ctx, t, a.entry(actor, action, t.ID, detail))
 	if err != nil {
-		a.recheck(ctx, t, err)
+		now, open := a.recheck(ctx, t, err)
 		err = transitionError(t, row, err)
+		if open {
+			row = now
+		}
 		a.cfg.Logger.InfoContext(ctx, "certificate not changed", "actor", actor, "action", action, "id", t.ID, "error", err)
 		return row, nil, err
 	}
@@ -164,22 +168,23 @@ func (a *Authority) tell(row Certificate) {
 	}
 }
 
-// recheck announces what the ledger says after an error that leaves open whether the transition was stored (a commit
-// that failed on the way back). The caller gets the error all the same; but what is stored takes effect.
-func (a *Authority) recheck(ctx context.Context, t Transition, err error) {
+// recheck announces and returns what the ledger says after an error that leaves open whether the transition was stored (a
+// commit that failed on the way back). The caller gets the error all the same; but what is stored takes effect.
+func (a *Authority) recheck(ctx context.Context, t Transition, err error) (row Certificate, open bool) {
 	// The context's error means that the ledger never began; any other, with a caller who is gone by now, does not.
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return
+		return Certificate{}, false
 	}
 	ctx = context.WithoutCancel(ctx)
-	row, err := a.cfg.Ledger.Certificate(ctx, "", t.ID)
+	row, err = a.cfg.Ledger.Certificate(ctx, "", t.ID)
 	if err != nil {
-		return
+		return Certificate{}, false
 	}
 	a.tell(row)
 	if t.Block {
 		a.tellSameKey(ctx, row)
 	}
+	return row, true
 }
 
 // tellSameKey announces what the ledger says of every certificate of a key that may have been compromised with row.

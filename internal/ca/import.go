@@ -93,8 +93,11 @@ func (a *Authority) storeImport(ctx context.Context, in imported, rows []Certifi
 		change.Floor = in.list.floor
 	}
 	var signer []Certificate
-	if in.signer != nil {
-		signer = []Certificate{a.importedRow(in.signer.cert, in.cert, importPlace{ca: in.record.ID})}
+	if in.signer != nil { // it may have come by another way after an import that was broken off
+		var err error
+		if signer, err = a.signerRow(ctx, in.signer, &authorityCA{record: in.record, cert: in.cert}); err != nil {
+			return err
+		}
 	}
 	if len(rows) <= maxAtOnce && !in.again {
 		change.Certificates = append(slices.Clone(rows), signer...)

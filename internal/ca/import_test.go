@@ -474,3 +474,47 @@ func TestInvariant08LongImportCrash(t *testing.T) {
 	f.issueBy("legacy", "x")
 	f.refuses(req, importRefusal{"", "is here already", nil})
 }
+
+// TestImportGoesOnWithKnownSigner: an import that was broken off goes on when its OCSP signer came by another way meanwhile,
+// unless that was revoked.
+func TestImportGoesOnWithKnownSigner(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	e := newElsewhere(t, ecKey(), caExtensions)
+	e.sign("ocsp", "7", "extendedKeyUsage=OCSPSigning")
+	e.sign("next", "8", "extendedKeyUsage=OCSPSigning")
+	var lines []string
+	for i := range 1001 {
+		lines = append(lines, revokedLine(fmt.Sprintf("%06X", i+0x100000), "superseded"))
+	}
+	req := e.request()
+	req.Key, req.SignerCertificate, req.SignerKey, req.CRL = nil, e.read("ocsp.pem"), e.read("ocsp.key"), e.crl("0100", lines...)
+	commits := 0
+	fault := func(point string) error {
+		if point == "before-commit" {
+			if commits++; commits == 2 {
+				return syscall.EIO
+			}
+		}
+		return nil
+	}
+	f.fault.Store(&fault)
+	if _, err := f.Import(t.Context(), req); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("a commit that fails: %v", err)
+	}
+	f.fault.Store(nil)
+	for _, name := range []string{"ocsp.pem", "next.pem"} {
+		done, err := f.ImportCertificates(t.Context(), ca.ImportCertificatesRequest{ZoneID: zone, Certificates: e.read(name)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "next.pem" {
+			f.revoke(done[0].Row.ID, pkix.Superseded)
+		}
+	}
+	revoked := req
+	revoked.SignerCertificate, revoked.SignerKey = e.read("next.pem"), e.read("next.key")
+	f.refuses(revoked, importRefusal{"ocsp_certificate", "revoked since", nil})
+	if state := f.importCA(req); state.Broken || state.Count.Revoked != 1002 {
+		t.Errorf("%+v", state)
+	}
+}

@@ -100,6 +100,7 @@ func (s *server) buildHouse(ctx context.Context) error {
 	if err := s.house.openCA(ctx, s.cfg.PKI, s.certificateChanged); err != nil {
 		return err
 	}
+	s.closers = append(s.closers, func() error { return s.house.authority.Finish(context.WithoutCancel(ctx)) })
 	s.tasks = append(s.tasks, s.house.authority.Run, func(ctx context.Context) error {
 		return s.house.keepLedger(ctx, s.cfg.PKI.ArchiveAfter)
 	})

@@ -69,7 +69,14 @@ func (f *crlFiles) writeDue(ctx context.Context) time.Duration {
 	}
 	start := time.Now()
 	defer func() { f.rest = time.Now().Add(min(2*time.Since(start), maxFilePause)) }()
-	failed := false
+	if f.writeLocked(ctx) {
+		return publishRetry
+	}
+	return time.Minute
+}
+
+// writeLocked writes every list that is newer than its file, and reports whether one could not be written.
+func (f *crlFiles) writeLocked(ctx context.Context) (failed bool) {
 	try := func(path string, err error) {
 		if err != nil {
 			failed = true
@@ -99,10 +106,7 @@ func (f *crlFiles) writeDue(ctx context.Context) time.Duration {
 			try(path, f.write(path, c, crl))
 		}
 	}
-	if failed {
-		return publishRetry
-	}
-	return time.Minute
+	return failed
 }
 
 // report logs an error once, until it changes or is over.

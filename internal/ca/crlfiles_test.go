@@ -3,6 +3,7 @@ package ca_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
@@ -352,6 +353,33 @@ func (p *published) content(path string) []byte {
 		p.t.Fatal(err)
 	}
 	return content
+}
+
+// TestPublishDirFinish: what is revoked just before the stop, or while the last calls are answered after it, is in the
+// directory: nobody writes it while the server is down.
+func TestPublishDirFinish(t *testing.T) {
+	p := newPublished(t)
+	stop := p.start()
+	rows := []ca.Certificate{p.issue("a"), p.issue("b")}
+	p.settled(0)
+	p.revoke(rows[0].ID, pkix.Superseded)
+	stop()
+	p.revoke(rows[1].ID, pkix.KeyCompromise)
+	if err := p.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		for _, name := range []string{p.id + ".crl", fmt.Sprintf("%s/%d.crl", p.id, row.Shard), fmt.Sprintf("%s/%d-delta.crl", p.id, row.Shard)} {
+			der, err := os.ReadFile(filepath.Join(p.dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := x509.ParseRevocationList(der)
+			if err != nil || entry(t, list, row) == nil {
+				t.Errorf("%s is not in %s, %v", row.CommonName, name, err)
+			}
+		}
+	}
 }
 
 // TestPublishDirFails: while nothing can be written the lists are served by HTTP, and the directory catches up afterwards.

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"sync"
@@ -128,6 +129,37 @@ func (a *Authority) Run(ctx context.Context) error {
 	}
 	every(ctx, p.wake, p.publishDue)
 	return nil
+}
+
+// Finish brings [Config.PublishDir] up to what was revoked until now, for a web server goes on with it while nobody runs
+// here. It comes after Run and after the last change; what it does not do, the next Run does.
+func (a *Authority) Finish(ctx context.Context) error {
+	p := &a.publisher
+	if p.files == nil {
+		return nil
+	}
+	var errs []error
+	for _, c := range a.cas.Load().all() {
+		if !c.signs() {
+			continue
+		}
+		for n := range c.record.Shards {
+			if s := p.shard(shardKey{c.record.ID, n}); s.hasChanges() {
+				_, err := p.publish(ctx, c, s)
+				errs = append(errs, err)
+			}
+		}
+		if w := p.whole(c.record.ID); c.record.Shards > 1 && !w.has(w.changes.Load()) {
+			w.signing.Lock()
+			_, err := p.makeWhole(ctx, c, w)
+			w.signing.Unlock()
+			errs = append(errs, err)
+		}
+	}
+	p.files.mu.Lock()
+	defer p.files.mu.Unlock()
+	p.files.writeLocked(ctx) // which logs what it cannot write
+	return errors.Join(errs...)
 }
 
 // every calls due whenever it is woken and when the time is over that due returned, until ctx ends.

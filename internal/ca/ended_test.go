@@ -3,6 +3,7 @@ package ca_test
 import (
 	"crypto"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -69,4 +70,38 @@ func TestOCSPSignerFails(t *testing.T) {
 		answer, err := f.AnswerOCSP(t.Context(), question)
 		return err == nil && answer.Status == "good"
 	})
+}
+
+// TestCRLFailsForAll: of those who wait for a list that cannot be made, not everybody tries it anew.
+func TestCRLFailsForAll(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	id := f.issuingID()
+	release := make(chan struct{})
+	var tries atomic.Int64
+	fault := func(point string) error {
+		if point == "before-commit" {
+			tries.Add(1)
+			<-release
+		}
+		return syscall.EIO
+	}
+	f.fault.Store(&fault)
+	f.run()
+	var group sync.WaitGroup
+	for range 30 {
+		group.Go(func() {
+			if _, err := f.CRL(t.Context(), id, 0); !errors.Is(err, syscall.EIO) {
+				t.Errorf("no error of the disk: %v", err)
+			}
+		})
+	}
+	until(t, "nobody tries", func() bool { return tries.Load() > 0 })
+	time.Sleep(200 * time.Millisecond) // the others wait for the first
+	start := time.Now()
+	close(release)
+	group.Wait()
+	// One for each of the two CAs, and one a second.
+	if most := 2 + 2*int64(1+time.Since(start)/time.Second); tries.Load() > most {
+		t.Errorf("%d tries, want %d at most", tries.Load(), most)
+	}
 }

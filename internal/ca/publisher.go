@@ -270,12 +270,7 @@ func (p *publisher) currentLists(ctx context.Context, caID string, shardNumber i
 	if current != nil && (p.running.Load() || p.dueIn(s) > maxPublishDelay) {
 		return current, nil
 	}
-	if p.running.Load() {
-		if err := s.resting(); err != nil { // anybody may ask, and each try writes to the ledger
-			return nil, err
-		}
-	}
-	return p.publish(context.WithoutCancel(ctx), issuer, s) // for others too, who need not wait longer when this one goes away
+	return p.publishAsked(context.WithoutCancel(ctx), issuer, s) // for others too, who need not wait longer when this one goes away
 }
 
 // list is everything of a CRL but its entries, before it is signed.

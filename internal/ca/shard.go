@@ -105,6 +105,24 @@ func (s *shard) putBack(changes []change) {
 func (p *publisher) publish(ctx context.Context, issuer *authorityCA, s *shard) (*lists, error) {
 	s.signing.Lock()
 	defer s.signing.Unlock()
+	return p.publishSigning(ctx, issuer, s)
+}
+
+// publishAsked is publish for anybody who asks: each try writes to the ledger, so who waited for one that failed does not
+// try too.
+func (p *publisher) publishAsked(ctx context.Context, issuer *authorityCA, s *shard) (*lists, error) {
+	s.signing.Lock()
+	defer s.signing.Unlock()
+	if p.running.Load() {
+		if err := s.resting(); err != nil {
+			return nil, err
+		}
+	}
+	return p.publishSigning(ctx, issuer, s)
+}
+
+// publishSigning is publish where s.signing is held.
+func (p *publisher) publishSigning(ctx context.Context, issuer *authorityCA, s *shard) (*lists, error) {
 	start := time.Now()
 	now, err := p.publishLocked(ctx, issuer, s)
 	s.mu.Lock()

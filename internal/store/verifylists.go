@@ -134,7 +134,8 @@ func (l *publishedList) place(ctx context.Context, caID string, key pkix.KeyID) 
 
 // entries demands that each entry is of a certificate that is revoked, or was when the list was made.
 func (l *publishedList) entries(ctx context.Context) (err error) {
-	st, err := l.v.conn.PrepareContext(ctx, `SELECT seq, status, crl_number FROM certificates WHERE serial = ? AND issuer = ?`)
+	const query = `SELECT seq, status, crl_number FROM certificates WHERE serial = ? AND issuer = ?`
+	st, err := l.v.conn.PrepareContext(ctx, query)
 	if err != nil {
 		return explain(l.v.path, err)
 	}
@@ -145,6 +146,9 @@ func (l *publishedList) entries(ctx context.Context) (err error) {
 		var status int
 		err := st.QueryRowContext(ctx, e.Serial, l.issuer).Scan(&seq, &status, &number)
 		serial := pkix.SerialFromBytes(e.Serial)
+		if errors.Is(err, sql.ErrNoRows) && l.v.archive != nil { // it left since, and the next list leaves it out
+			err = l.v.archive.get(ctx, query, []any{e.Serial, l.issuer}, &seq, &status, &number)
+		}
 		if errors.Is(err, sql.ErrNoRows) {
 			l.v.report.found(l.file, "it lists the serial %s, which the ledger does not know", serial)
 			return nil

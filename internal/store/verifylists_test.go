@@ -145,3 +145,31 @@ func TestVerifyPublishedLists(t *testing.T) {
 		})
 	}
 }
+
+// TestVerifyListsOfArchived: a list may still have what has left for the archive since; what never was revoked is found there too.
+func TestVerifyListsOfArchived(t *testing.T) {
+	dir, l := houseWithLists(t)
+	s := openJournaled(t, dir)
+	last := storetest.Certificate(20)
+	last.IssuerKey = pkix.KeyIDOf(l.cert)
+	must(t, s.RecordCertificate(t.Context(), last, archiveEntry))
+	if n, err := s.Archive(t.Context(), time.Now().AddDate(2, 0, 0), archiveEntry); err != nil || n != 8 {
+		t.Fatalf("%d moved, %v", n, err)
+	}
+	closeStore(t, s)
+	shard := storetest.CAID + "/0.crl"
+	for want, entries := range map[string][]listEntry{
+		"":                         {{0, 4}, {1, 6}, {3, 4}},
+		"status active":            {{0, 4}, {1, 6}, {3, 4}, {5, 4}},
+		"the ledger does not know": {{0, 4}, {1, 6}, {3, 4}, {99, 4}},
+	} {
+		l.put(shard, 5, 0, entries...)
+		report, err := store.Verify(t.Context(), journaled(dir), l.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := report.Findings; want == "" && len(found) != 0 || want != "" && (len(found) != 1 || !strings.Contains(found[0].What, want)) {
+			t.Errorf("%+v; want one finding with %q", found, want)
+		}
+	}
+}

@@ -47,6 +47,7 @@ func TestInvariant02RevocationCutsLiveConnections(t *testing.T) {
 		t.Fatalf("%v\n%s", err, p.log)
 	}
 	var times cutTimes
+	crowded := crowding(t)
 	for first := 0; first < certificates; first += perRound {
 		for i := first; i < first+perRound; i++ {
 			cutOne(t, p, ids[i], conns[i], &times)
@@ -61,15 +62,11 @@ func TestInvariant02RevocationCutsLiveConnections(t *testing.T) {
 	}
 	t.Logf("%d connections of %d certificates, from the API request to the close:\n%s", certificates*perCertificate, certificates, &times)
 	limit := 50 * time.Millisecond
-	if !long() || raceEnabled {
+	if !long() {
 		limit = time.Second // the other packages' tests run beside this one, on the same processors
 	}
-	if p50 := percentile(times.all, 50); p50 > 50*time.Millisecond && !raceEnabled {
-		t.Errorf("p50 %v is above 50ms", p50)
-	}
-	if p99 := percentile(times.all, 99); p99 > limit {
-		t.Errorf("p99 %v is above %v", p99, limit)
-	}
+	within(t, "p50", percentile(times.all, 50), 50*time.Millisecond, crowded)
+	within(t, "p99", percentile(times.all, 99), limit, crowded)
 	waitUntil(t, "the upstream sees every transfer aborted", func() bool { return o.aborted.Load() >= countKinds(conns, "download", "upload", "http2-stream") })
 	p.stop()
 }
@@ -151,15 +148,15 @@ func countKinds(conns [][]*liveConn, of ...kind) int64 {
 	return n
 }
 
-// waitUntil polls a condition for at most ten seconds.
+// waitUntil polls a condition for at most half a minute, which is for busy machines.
 func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if condition() {
 			return
 		}
 	}
-	t.Fatalf("not within 10 s: %s", what)
+	t.Fatalf("not within 30 s: %s", what)
 }
 
 // TestInvariant01NoRequestAfterRevocation has ten clients of one certificate hammer while it is revoked: no request
@@ -195,7 +192,11 @@ func TestInvariant01NoRequestAfterRevocation(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(300 * time.Millisecond)
+	waitUntil(t, "requests reach the upstream", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.hits) >= 100
+	})
 	if status, env := p.api("DELETE", p.certificates()+"/"+id, nil); status != http.StatusOK {
 		t.Fatalf("revoke: %d %+v", status, env.Errors)
 	}

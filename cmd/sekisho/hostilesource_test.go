@@ -222,6 +222,7 @@ type toll struct {
 	friend, cold []time.Duration
 	turnedAway   int // cold clients that were refused
 	left         []string
+	crowded      float64 // before; times are judged by it
 }
 
 // assault has clients of the hostile CA come at once, from an address of their own, and measures until nothing is open
@@ -239,7 +240,7 @@ func (s *siege) assault(traps []*trap, leaves ...testpki.Leaf) *toll {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.cmd.Process.Pid), []byte("5"), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	x := &toll{answers: make([]outcome, len(leaves))}
+	x := &toll{answers: make([]outcome, len(leaves)), crowded: crowding(s.t)}
 	begin := time.Now()
 	var attackers, bystanders sync.WaitGroup
 	for i, leaf := range leaves {
@@ -421,13 +422,14 @@ func TestInvariant13CertificateNamesOurOwnMachine(t *testing.T) {
 		said, a := s.said(leaves[i]), x.answers[i]
 		list, _, _ := strings.Cut(said, "\n")
 		t.Logf("%v %s", a.took.Round(time.Millisecond), list)
-		if !a.refused() || a.took > 7*time.Second {
+		if !a.refused() {
 			t.Errorf("%s: %d %q %v after %v", pl.url, a.status, a.body, a.err, a.took)
 		}
 		if strings.Count(said, pl.says) < 2 && pl.says != "" {
 			t.Errorf("%s: not refused as %q by list and responder: %s", pl.url, pl.says, said)
 		}
 	}
+	within(t, "every answer", x.slowest, patience, x.crowded)
 	x.report(t, "addresses of our own")
 	if x.conns != 0 {
 		t.Errorf("%d connections to this machine", x.conns)
@@ -499,11 +501,9 @@ func (x *toll) report(t *testing.T, name string) {
 	if len(x.left) > 0 {
 		t.Errorf("%s: left behind: %q", name, x.left)
 	}
-	if worst := percentile(x.friend, 100); worst > 4*time.Second { // the clients of the test take the processor, too
-		t.Errorf("%s: a client of our own CA waited %v", name, worst)
-	}
-	if median := percentile(x.friend, 50); len(x.friend) > 20 && median > 250*time.Millisecond {
-		t.Errorf("%s: clients of our own CA waited %v", name, median)
+	within(t, name+": the slowest client of our own CA", percentile(x.friend, 100), 4*time.Second, x.crowded) // the clients of the test take the processor, too
+	if len(x.friend) > 20 {
+		within(t, name+": the median client of our own CA", percentile(x.friend, 50), 250*time.Millisecond, x.crowded)
 	}
 }
 
@@ -519,7 +519,7 @@ type attack struct {
 	ocsp   string        // of the responder
 }
 
-// patience is how long a client waits at most whose sources hang: its 5 s, and some for a slow machine.
+// patience is how long a client waits at most whose sources hang: its 5 s, and some for the rest.
 const patience = 7 * time.Second
 
 // attacks are those that one certificate with one list and one responder makes. A fetch has 10 s and 4 exchanges, a list
@@ -590,12 +590,8 @@ func (x *toll) within(t *testing.T, a attack, away int) {
 	if x.read > a.read {
 		t.Errorf("%d bytes read, want %d at most", x.read, a.read)
 	}
-	if x.slowest > a.took {
-		t.Errorf("answered after %v, want %v at most", x.slowest, a.took)
-	}
-	if limit := 10*time.Second + a.took; x.over > limit {
-		t.Errorf("the last connection was closed after %v, want %v at most", x.over, limit)
-	}
+	within(t, "the slowest answer", x.slowest, a.took, x.crowded)
+	within(t, "the end of the last connection", x.over, 10*time.Second+a.took, x.crowded)
 	if x.memory > a.memory && !raceEnabled { // whose shadow memory is another matter
 		t.Errorf("%d bytes more memory, want %d at most", x.memory, a.memory)
 	}
@@ -678,9 +674,10 @@ func manyCertificates(t *testing.T, what string, hosts int) *toll {
 	x := s.assault(traps, leaves...)
 	after := s.ask("", s.tlsConfig(s.o.Client("after", naming([]string{s.o.url + "/ca.crl?after"}, nil)).TLS()))
 	t.Logf("a client with a list to fetch that comes then: %d after %v", after.status, after.took.Round(time.Millisecond))
-	if after.status != http.StatusOK || after.took > 2*time.Second {
+	if after.status != http.StatusOK {
 		t.Errorf("then: %d %q %v after %v", after.status, after.body, after.err, after.took)
 	}
+	within(t, "the answer then", after.took, 2*time.Second, x.crowded)
 	s.stop()
 	return x
 }

@@ -32,8 +32,13 @@ func TestInvariant08KillNineLosesNothingAcknowledged(t *testing.T) {
 		p := startDev(t, dir)
 		slowest = max(slowest, time.Since(begin))
 		j.compare(t, p)
+		changes := j.changes
 		load := j.load(p)
-		time.Sleep(20*time.Millisecond + rand.N(230*time.Millisecond))
+		waitUntil(t, "a change is acknowledged", func() (more bool) { // or there is nothing to lose yet, on a busy machine
+			j.note(func() { more = j.changes > changes })
+			return more
+		})
+		time.Sleep(rand.N(230 * time.Millisecond))
 		p.kill()
 		load.Wait()
 		if stdout, stderr, code := sekisho(t, "", "store", "verify", "--data", dir); code != exitOK {

@@ -50,6 +50,7 @@ func TestInvariant01NoHandshakeBeforeTheRevokedAreLoaded(t *testing.T) {
 	p = start(t, dir, args...)
 	ready := time.Since(begin)
 	expectAnswer(t, p, h.good, http.StatusOK, "Hello World")
+	waitUntil(t, "the revoked certificate is refused", func() bool { return h.refused.Load()+h.through.Load() > 0 })
 	time.Sleep(500 * time.Millisecond)
 	cancel()
 	if n := h.through.Load(); n > 0 {

@@ -543,7 +543,7 @@ func (c *crowd) revoked(ctx context.Context, configs map[string]*tls.Config) {
 	for ctx.Err() == nil {
 		for name, config := range configs {
 			switch a, err := exchangeOnce(c.w.edgeAddress(), config); {
-			case errors.Is(err, syscall.ECONNRESET): // as a cut ends a connection that is being answered
+			case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE): // as a cut ends a connection that is being answered, or asked
 				c.cut.Add(1)
 			case err != nil:
 				c.fail("the revoked client of %s: %v", name, err)

@@ -25,7 +25,7 @@ func badServer(t *testing.T, upstream string) (p *process, ordinary func()) {
 	file := filepath.Join(t.TempDir(), "sekisho.yaml")
 	config := fmt.Sprintf(`
 listen: {edge: "127.0.0.1:0", admin: "127.0.0.1:0", pki: "127.0.0.1:0", metrics: "127.0.0.1:0"}
-limits: {handshake_timeout: 1s, header_timeout: 1s}
+limits: {handshake_timeout: 2s, header_timeout: 2s}
 hosts:
   - {name: localhost, default: true, upstreams: [%q], client_auth: {mode: require}}
 `, upstream)
@@ -40,6 +40,10 @@ hosts:
 		expectAnswer(t, p, p.tlsConfig(pair), http.StatusOK, "Hello World")
 	}
 }
+
+// endInTime is when a connection that gets on with nothing must be over: less than the 10 s of a server that is not told
+// otherwise, and time enough for a busy machine.
+const endInTime = 8 * time.Second
 
 // exchange sends bytes to the edge and returns what comes back until the server closes or the time is over.
 func exchange(t *testing.T, p *process, patience time.Duration, parts ...[]byte) (answer []byte, closed bool) {
@@ -69,29 +73,28 @@ func TestInvariant13HostileClients(t *testing.T) {
 		garbage := make([]byte, 4096)
 		_, _ = rand.Read(garbage)
 		garbage[0] = 0xff
-		if _, closed := exchange(t, p, 5*time.Second, garbage); !closed {
+		if _, closed := exchange(t, p, 30*time.Second, garbage); !closed {
 			t.Error("the connection stays open")
 		}
 		ordinary()
 	})
 	t.Run("garbage in a handshake record", func(t *testing.T) {
-		answer, closed := exchange(t, p, 5*time.Second, []byte{22, 3, 1, 0, 8, 1, 0, 0, 4, 9, 9, 9, 9})
+		answer, closed := exchange(t, p, 30*time.Second, []byte{22, 3, 1, 0, 8, 1, 0, 0, 4, 9, 9, 9, 9})
 		if !closed || !alert(answer) {
 			t.Errorf("closed %v, answer %x, want an alert", closed, answer)
 		}
 		ordinary()
 	})
 	t.Run("plain HTTP", func(t *testing.T) {
-		answer, closed := exchange(t, p, 5*time.Second, []byte("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+		answer, closed := exchange(t, p, 30*time.Second, []byte("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 		if !closed || !strings.Contains(string(answer), "400") || !strings.Contains(string(answer), "HTTP request to an HTTPS server") {
 			t.Errorf("closed %v, answer %q", closed, answer)
 		}
 		ordinary()
 	})
 	t.Run("nothing at all", func(t *testing.T) {
-		begin := time.Now()
-		if _, closed := exchange(t, p, 5*time.Second); !closed || time.Since(begin) > 3*time.Second {
-			t.Errorf("closed %v after %v, want the handshake timeout of 1 s", closed, time.Since(begin))
+		if _, closed := exchange(t, p, endInTime); !closed {
+			t.Errorf("not closed after %v, want the handshake timeout of 2 s", endInTime)
 		}
 		ordinary()
 	})
@@ -124,8 +127,8 @@ func slowHeaders(t *testing.T, p *process) {
 			return
 		case <-time.After(20 * time.Millisecond):
 		}
-		if time.Since(begin) > 5*time.Second {
-			t.Fatal("a request whose header never ends is still open after 5 s; header_timeout is 1 s")
+		if time.Since(begin) > endInTime {
+			t.Fatalf("a request whose header never ends is still open after %v; header_timeout is 2 s", endInTime)
 		}
 	}
 }
@@ -166,7 +169,7 @@ func hugeHeader(t *testing.T, p *process) {
 	for _, protocol := range []string{"http/1.1", "h2"} {
 		config := p.tlsConfig(pair)
 		config.NextProtos = []string{protocol}
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: protocol == "h2"}, Timeout: 10 * time.Second}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: protocol == "h2"}, Timeout: 30 * time.Second}
 		req, err := http.NewRequest("GET", p.ready.Edge+"/hello", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -202,7 +205,7 @@ func hugeChain(t *testing.T, p *process) {
 		config := p.tlsConfig(pair)
 		config.MaxVersion, config.ClientSessionCache = version, tls.NewLRUClientSessionCache(2)
 		for range 2 { // the second would resume
-			client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+			client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 30 * time.Second}
 			resp, err := client.Get(p.ready.Edge + "/hello")
 			if err != nil {
 				if errors.Is(err, context.DeadlineExceeded) {

@@ -124,7 +124,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// until runs a command again and again, for at most ten seconds, until its output has a text.
+// until runs a command again and again, for at most half a minute, until its output has a text.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	poll(ts, strings.Join(args, " "), func() bool {
 		_ = ts.Exec(args[1], args[2:]...) // a command that fails is tried again
@@ -133,9 +133,9 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func poll(ts *testscript.TestScript, what string, done func() bool) {
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("not within ten seconds: %s", what)
+			ts.Fatalf("not within half a minute: %s", what)
 		}
 	}
 }

@@ -101,7 +101,7 @@ func TestInvariant08RevocationIsOnDiskBeforeTheAnswer(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- strace.Wait() }()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(stderr.String(), "attached"); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(stderr.String(), "attached"); time.Sleep(10 * time.Millisecond) {
 		select {
 		case err := <-ended:
 			t.Skipf("strace cannot attach here: %v %s", err, stderr)

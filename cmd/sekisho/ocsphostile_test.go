@@ -39,7 +39,7 @@ func newOCSPAsker(t *testing.T, p *process) *ocspAsker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &ocspAsker{t: t, p: p, url: leaf.OCSPServer[0], serial: pkix.SerialOf(leaf.SerialNumber), client: &http.Client{Timeout: 5 * time.Second}}
+	a := &ocspAsker{t: t, p: p, url: leaf.OCSPServer[0], serial: pkix.SerialOf(leaf.SerialNumber), client: &http.Client{Timeout: 30 * time.Second}}
 	resp, err := a.client.Get(leaf.IssuingCertificateURL[0])
 	if err != nil {
 		t.Fatal(err)
@@ -141,9 +141,9 @@ func TestInvariant13HostileOCSP(t *testing.T) {
 		if i%5 > 2 {
 			continue // in the middle of its body, which has a minute
 		}
-		_ = conn.SetReadDeadline(begin.Add(15 * time.Second))
+		_ = conn.SetReadDeadline(begin.Add(30 * time.Second))
 		if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("connection %d is open after 15 s; a header has 10 s", i)
+			t.Fatalf("connection %d is open after 30 s; a header has 10 s", i)
 		}
 	}
 	t.Logf("those without a whole header are closed after %v", time.Since(begin))
@@ -179,7 +179,7 @@ func TestInvariant13LongOCSPRequests(t *testing.T) {
 	for name, length := range map[string]int{"10,000 certificates": len(a.request(10_000, "")), "1 MB": 1 << 20, "1 TB": 1 << 40} {
 		begin := time.Now()
 		conn := a.dial(fmt.Sprintf("%sContent-Length: %d\r\n\r\n0", postHead, length)) // and one octet of it
-		_ = conn.SetReadDeadline(begin.Add(5 * time.Second))
+		_ = conn.SetReadDeadline(begin.Add(20 * time.Second))                          // its body would have a minute
 		answer, err := io.ReadAll(conn)
 		if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200")) || !bytes.HasSuffix(answer, malformed) {
 			t.Errorf("%s: %q, %v", name, answer, err)
@@ -234,12 +234,12 @@ func processCPU(t *testing.T, p *process) time.Duration {
 // TestOCSPMaxAge: pki.ocsp_max_age reaches what curl prints: max-age, and Expires that agrees with it and never is after
 // nextUpdate; 304 for who has the answer; without the key, caches ask each time.
 func TestOCSPMaxAge(t *testing.T) {
-	for setting, want := range map[string]time.Duration{"0s": 0, "10m": 10 * time.Minute, "48h": time.Hour} {
-		t.Run(setting, func(t *testing.T) {
+	for _, setting := range []time.Duration{0, 10 * time.Minute, 48 * time.Hour} {
+		t.Run(setting.String(), func(t *testing.T) {
 			dir := t.TempDir()
 			file := filepath.Join(dir, "sekisho.yaml")
 			config := fmt.Sprintf("listen: {edge: \"127.0.0.1:0\", admin: \"127.0.0.1:0\", pki: \"127.0.0.1:0\", metrics: \"127.0.0.1:0\"}\n"+
-				"pki: {ocsp_max_age: %s}\nhosts: [{name: localhost, default: true, echo: true}]\n", setting)
+				"pki: {ocsp_max_age: %v}\nhosts: [{name: localhost, default: true, echo: true}]\n", setting)
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -249,10 +249,10 @@ func TestOCSPMaxAge(t *testing.T) {
 			target := a.url + "/" + url.PathEscape(base64.StdEncoding.EncodeToString(a.request(1, "")))
 			first := curlHeaders(t, "-o", body, target)
 			age := 0
-			if _, err := fmt.Sscanf(after(first["Cache-Control"], "max-age="), "%d", &age); err != nil && want > 0 {
+			if _, err := fmt.Sscanf(after(first["Cache-Control"], "max-age="), "%d", &age); err != nil && setting > 0 {
 				t.Fatalf("Cache-Control: %s", first["Cache-Control"])
 			}
-			if want == 0 && !strings.Contains(first["Cache-Control"], "no-cache") {
+			if setting == 0 && !strings.Contains(first["Cache-Control"], "no-cache") {
 				t.Errorf("Cache-Control: %s", first["Cache-Control"])
 			}
 			der, err := os.ReadFile(body)
@@ -264,7 +264,13 @@ func TestOCSPMaxAge(t *testing.T) {
 				t.Fatal(err)
 			}
 			date, modified, expires := httpTime(t, first["Date"]), httpTime(t, first["Last-Modified"]), httpTime(t, first["Expires"])
-			if got := time.Duration(age) * time.Second; got > want || got < want-3*time.Second {
+			// The answer may have been made a while ago: what is left of it bounds its age.
+			left := r.Singles[0].NextUpdate.Sub(date)
+			want := min(setting, left)
+			if left < 50*time.Minute || left > time.Hour+time.Second {
+				t.Errorf("the answer is good for %v, want an hour", left)
+			}
+			if off := time.Duration(age)*time.Second - want; off < -time.Second || off > time.Second {
 				t.Errorf("max-age=%d, want about %v", age, want)
 			}
 			if gap := expires.Sub(date) - time.Duration(age)*time.Second; gap < -time.Second || gap > time.Second {

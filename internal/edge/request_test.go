@@ -150,7 +150,7 @@ func TestRefusalForms(t *testing.T) {
 // logLine is the record of the access log with a request id; it may be written after the answer was read.
 func (f *front) logLine(id string) map[string]any {
 	f.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		for line := range strings.Lines(f.log.String()) {
 			var record map[string]any
 			if err := json.Unmarshal([]byte(line), &record); err != nil {

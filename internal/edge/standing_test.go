@@ -49,7 +49,7 @@ func TestInvariant01ClientKnownLaterIsCut(t *testing.T) {
 			fmt.Fprintf(conn, "GET /hang HTTP/1.1\r\nHost: a.example\r\n\r\n")
 			c.begun()
 			cut(c, leaf)
-			if !closed(conn, 2*time.Second) {
+			if !closed(conn, 10*time.Second) {
 				t.Error("the connection lives on")
 			}
 			if got := c.s.ConnectionMetrics().Cut[name]; got != 1 {
@@ -107,10 +107,14 @@ func TestInvariant01RequestOnAnotherHostsConnection(t *testing.T) {
 			if tc.cut != "" {
 				want = 1
 			}
+			patience := 100 * time.Millisecond
+			if want == 1 {
+				patience = 10 * time.Second
+			}
 			if n := c.publish(append(tc.b(c), c.host("a.example", site.Require))...); n != want || c.s.ConnectionMetrics().Cut[tc.cut] != uint64(want) {
 				t.Errorf("%d cut, %v; want %d %s", n, c.s.ConnectionMetrics().Cut, want, tc.cut)
 			}
-			if closed(conn, 100*time.Millisecond) != (want == 1) {
+			if closed(conn, patience) != (want == 1) {
 				t.Error("the request was cut and should not have been, or the reverse")
 			}
 			c.mustAsk(bystander, "/")
@@ -128,7 +132,7 @@ func TestOldTLSVersionIsCut(t *testing.T) {
 	c.mustAsk(modern, "/")
 	h := c.host("a.example", site.Require)
 	h.MinVersion = tls.VersionTLS13
-	if n := c.publish(h); n != 1 || !closed(old, time.Second) {
+	if n := c.publish(h); n != 1 || !closed(old, 10*time.Second) {
 		t.Errorf("%d cut", n)
 	}
 	c.mustAsk(modern, "/")
@@ -157,21 +161,33 @@ func TestRefusedClientReadsTheAlert(t *testing.T) {
 func TestSecondCutWaits(t *testing.T) {
 	c := newCheckpoint(t, require)
 	leaf := c.ca.Client("client")
-	conn := c.mustDial(c.config(&leaf, nil))
-	c.mustAsk(conn, "/")
-	live := c.s.live.all()[0]
-	began := make(chan struct{})
-	var done atomic.Bool
-	live.closers.register(func(string) { close(began); time.Sleep(closerPatience / 2); done.Store(true) })
-	go live.cutNow("expired") // awaited by the second
-	<-began
-	live.cutNow("revoked")
-	if !done.Load() {
-		t.Error("the second cut returned before the first was done")
+	for range 200 {
+		conn := c.mustDial(c.config(&leaf, nil))
+		c.mustAsk(conn, "/")
+		live := c.s.live.all()[0]
+		began := make(chan struct{})
+		var done atomic.Int64
+		live.closers.register(func(string) { close(began); time.Sleep(closerPatience / 2); done.Store(time.Now().UnixNano()) })
+		patience := time.Now().Add(closerPatience)
+		before := c.s.ConnectionMetrics().Cut["expired"]
+		go live.cutNow("expired") // awaited by the second
+		<-began
+		live.cutNow("revoked")
+		waited := done.Load()
+		if got := c.s.ConnectionMetrics().Cut; got["expired"] != before+1 || got["revoked"] != 0 {
+			t.Errorf("counted %v", got)
+		}
+		eventually(t, "the connection is gone", func() bool { return c.s.Live() == 0 })
+		eventually(t, "the first is done", func() bool { return done.Load() != 0 })
+		if time.Unix(0, done.Load()).After(patience) {
+			continue // on a busy machine: the first cut need not have waited for it either
+		}
+		if waited == 0 {
+			t.Error("the second cut returned before the first was done")
+		}
+		return
 	}
-	if got := c.s.ConnectionMetrics().Cut; got["expired"] != 1 || got["revoked"] != 0 {
-		t.Errorf("counted %v", got)
-	}
+	t.Error("in 200 attempts no stream said good-bye within its time")
 }
 
 // From the moment of the cut nothing that a client sends over its WebSocket reaches the origin, although the origin's

@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -266,22 +268,29 @@ func TestOpenSSLResumes(t *testing.T) {
 	}
 
 	sess := filepath.Join(t.TempDir(), "s")
-	openssl(t, slowEOF{500 * time.Millisecond}, append(common, "-sess_out", sess)...)
-	out = openssl(t, slowEOF{500 * time.Millisecond}, append(common, "-sess_in", sess)...)
+	openssl(t, whenWritten{sess}, append(common, "-sess_out", sess)...)
+	out = openssl(t, strings.NewReader(""), append(common, "-sess_in", sess)...)
 	if !strings.Contains(out, "Reused, TLSv1.3") {
 		t.Errorf("TLS 1.3 with -sess_in: not Reused\n%s", out)
 	}
 	c.revoke(leaf)
-	out = openssl(t, slowEOF{100 * time.Millisecond}, append(common, "-sess_in", sess)...)
+	out = openssl(t, strings.NewReader(""), append(common, "-sess_in", sess)...)
 	if strings.Contains(out, "Reused, TLSv1.3") {
 		t.Errorf("Reused after the revocation\n%s", out)
 	}
 }
 
-// slowEOF is a standard input that ends after a while.
-type slowEOF struct{ after time.Duration }
+// whenWritten is a standard input that ends when the session is in its file: TLS 1.3 sends tickets after the handshake.
+type whenWritten struct{ file string }
 
-func (s slowEOF) Read([]byte) (int, error) { time.Sleep(s.after); return 0, errors.New("end") }
+func (s whenWritten) Read([]byte) (int, error) {
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if text, err := os.ReadFile(s.file); err == nil && strings.Contains(string(text), "END SSL SESSION PARAMETERS") {
+			break
+		}
+	}
+	return 0, io.EOF
+}
 
 // memoryTickets is a TicketStore like the real one.
 type memoryTickets struct {

@@ -124,15 +124,15 @@ func TestWebSocketEchoAndCut(t *testing.T) {
 	start := time.Now()
 	f.revoke(leaf)
 	wantPolicyViolation(t, r)
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 5*time.Second { // it is milliseconds on a machine of its own
 		t.Errorf("cut took %v", took)
 	}
 	select {
 	case <-gone:
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("the origin's connection is still open")
 	}
-	for deadline := time.Now().Add(5 * time.Second); f.server.Live() > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); f.server.Live() > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	if n := f.server.Live(); n != 0 {

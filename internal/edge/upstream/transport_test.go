@@ -64,16 +64,22 @@ func TestIdleClose(t *testing.T) {
 			if method == "POST" && wait == 0 {
 				continue // may rightly fail: the origin may have seen it
 			}
+			closed := make(chan struct{}, 10) // the end has come as well, over loopback
 			o := newRawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 				readHead(r)
 				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+				time.Sleep(wait)
+				c.Close()
+				closed <- struct{}{}
 			})
 			tr := newTransport(t, Config{URLs: []string{o.url}})
 			for i := range 10 {
 				if _, body, err := fetch(tr, newRequest(t, method, nil)); err != nil || body != "hi" {
 					t.Fatalf("%s, request %d: %q %v", method, i, body, err)
 				}
-				time.Sleep(wait)
+				if wait > 0 {
+					<-closed
+				}
 			}
 			if n := o.conns.Load(); n != 10 {
 				t.Errorf("%d connections, want 10", n)
@@ -112,11 +118,13 @@ func TestNoRepeat(t *testing.T) {
 }
 
 func TestUnsolicited(t *testing.T) {
+	sent := make(chan struct{}, 10) // what is sent over loopback has come
 	o := newRawOrigin(t, func(n int, c net.Conn, r *bufio.Reader) {
 		for readHead(r) != "" {
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", n)
 			time.Sleep(5 * time.Millisecond)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+			sent <- struct{}{}
 		}
 	})
 	tr := newTransport(t, Config{URLs: []string{o.url}})
@@ -125,16 +133,18 @@ func TestUnsolicited(t *testing.T) {
 		if err != nil || body != fmt.Sprint(i+1) {
 			t.Errorf("request %d: %q %v", i, body, err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-sent
 	}
 }
 
 // TestUnsolicitedToWaiter is the same for a request that waits for a connection.
 func TestUnsolicitedToWaiter(t *testing.T) {
+	sent := make(chan struct{}, 2)
 	o := newRawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
 		for readHead(r) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 8192\r\n\r\n"+strings.Repeat("x", 8192))
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+			sent <- struct{}{}
 		}
 	})
 	tr := newTransport(t, Config{URLs: []string{o.url}, MaxConns: 1})
@@ -155,7 +165,7 @@ func TestUnsolicitedToWaiter(t *testing.T) {
 	for !waiting() {
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(20 * time.Millisecond) // all of the first answer has come
+	<-sent // all of the first answer, and more
 	if _, err := io.ReadFull(first.Body, make([]byte, 8192)); err != nil {
 		t.Fatal(err)
 	}
@@ -186,18 +196,18 @@ func TestCancel(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: error %v", stage, err)
 		}
-		if d := (<-closed).Sub(at); d > 50*time.Millisecond {
+		if d := (<-closed).Sub(at); d > 5*time.Second { // it is a millisecond on a machine of its own
 			t.Errorf("%s: closed after %v", stage, d)
 		}
 	}
 }
 
 func TestHeaderTimeout(t *testing.T) {
-	const limit = 150 * time.Millisecond
+	const limit = 500 * time.Millisecond
 	o := newHTTPOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/slow":
-			time.Sleep(2 * limit)
+			<-r.Context().Done()
 		case "/long": // a body may take longer than the header
 			w.WriteHeader(200)
 			for range 5 {
@@ -206,7 +216,7 @@ func TestHeaderTimeout(t *testing.T) {
 				io.WriteString(w, "x")
 			}
 		case "/almost":
-			time.Sleep(limit * 2 / 3)
+			time.Sleep(limit / 3)
 		case "/upload":
 			io.Copy(io.Discard, r.Body)
 		}
@@ -243,7 +253,7 @@ func TestHeaderTimeout(t *testing.T) {
 	if !errors.As(err, &e) || e.Op != OpTimeout || !e.Timeout() {
 		t.Errorf("slow header: %v", err)
 	}
-	if d := time.Since(start); d < limit || d > 2*limit {
+	if d := time.Since(start); d < limit || d > 10*time.Second {
 		t.Errorf("timed out after %v", d)
 	}
 }
@@ -271,7 +281,7 @@ func TestStuckOrigin(t *testing.T) {
 			if !ok || e.Op != OpTimeout || errors.Is(err, context.DeadlineExceeded) && req.Context().Err() != nil {
 				t.Errorf("%s to %s: %v", what, proxied, err)
 			}
-			if took := time.Since(start); took > 10*limit {
+			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("%s to %s: %v", what, proxied, took)
 			}
 		}
@@ -280,14 +290,14 @@ func TestStuckOrigin(t *testing.T) {
 
 // TestSlowReader has the origin read a body slowly, which is no fault.
 func TestSlowReader(t *testing.T) {
-	const limit = 150 * time.Millisecond
+	const limit = 750 * time.Millisecond
 	o := newHTTPOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		var n int64
 		for err := error(nil); err == nil; {
 			var m int64
 			m, err = io.CopyN(io.Discard, r.Body, 2<<20)
 			n += m
-			time.Sleep(limit / 10)
+			time.Sleep(limit / 25)
 		}
 		fmt.Fprint(w, n)
 	})
@@ -299,12 +309,7 @@ func TestSlowReader(t *testing.T) {
 }
 
 func TestFailover(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := "http://" + l.Addr().String()
-	l.Close()
+	const dead = "http://127.0.0.1:1" // nobody is given this port
 	a := newRawOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"))
 	b := newRawOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb"))
 	tr := newTransport(t, Config{URLs: []string{dead, a.url, b.url}})
@@ -324,7 +329,7 @@ func TestFailover(t *testing.T) {
 	}
 
 	only := newTransport(t, Config{URLs: []string{dead}})
-	_, _, err = fetch(only, newRequest(t, "POST", io.LimitReader(endless{}, 1<<20)))
+	_, _, err := fetch(only, newRequest(t, "POST", io.LimitReader(endless{}, 1<<20)))
 	var e *Error
 	if !errors.As(err, &e) || e.Op != OpDial || e.Addr != dead || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dead origin: %v", err)
@@ -343,7 +348,7 @@ func TestMaxConns(t *testing.T) {
 		}
 		now.Add(-1)
 	})
-	tr := newTransport(t, Config{URLs: []string{o.URL}, MaxConns: 3, DialTimeout: 300 * time.Millisecond})
+	tr := newTransport(t, Config{URLs: []string{o.URL}, MaxConns: 3, DialTimeout: 2 * time.Second})
 	var wg sync.WaitGroup
 	for i := range 40 {
 		wg.Go(func() {
@@ -428,7 +433,7 @@ func TestConcurrent(t *testing.T) {
 	}
 	tr.Close()
 	o.Server.Close()
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			buf := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
@@ -495,7 +500,7 @@ func TestReaper(t *testing.T) {
 	if _, _, err := fetch(tr, newRequest(t, "GET", nil)); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(3 * time.Second); o.open.Load() > 0; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); o.open.Load() > 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("idle connection was not closed")
 		}

@@ -22,7 +22,7 @@ func TestListener(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	ln := Listener(inner, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pki.Server("127.0.0.1").TLS()}})
-	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS != nil {
 			_, _ = io.WriteString(w, "tls "+r.Proto)
 			return
@@ -42,7 +42,7 @@ func TestListener(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(pki.Cert)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	for url, want := range map[string]string{"http://": "plain HTTP/1.1", "https://": "tls HTTP/2.0"} {
 		resp, err := client.Get(url + inner.Addr().String())
 		check(t, err)
@@ -67,13 +67,13 @@ func TestListener(t *testing.T) {
 		t.Errorf("serve: %v", err)
 	}
 	for _, conn := range silent {
-		check(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+		check(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
 		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, errTimeout(err)) {
 			t.Fatalf("a silent connection is left open: %v", err)
 		}
 		_ = conn.Close()
 	}
-	for range 100 {
+	for range 1000 {
 		if runtime.NumGoroutine() <= before {
 			return
 		}
@@ -96,7 +96,7 @@ func TestListenerBeyondLoopback(t *testing.T) {
 	inner, err := net.Listen("tcp", "0.0.0.0:0")
 	check(t, err)
 	ln := Listener(inner, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pki.Server("127.0.0.1").TLS()}})
-	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		t.Error("a request in clear reached the handler")
 	})}
 	done := make(chan error, 1)

@@ -32,7 +32,7 @@ func (g *gauge) enter() {
 // waitFor waits until the gauge shows n.
 func (g *gauge) waitFor(t *testing.T, n int64) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); g.now.Load() != n; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); g.now.Load() != n; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d under way, want %d", g.now.Load(), n)
 		}

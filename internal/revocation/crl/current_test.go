@@ -23,13 +23,8 @@ func TestFileWithoutEndCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	runKeeper(t, k)
-	time.Sleep(100 * time.Millisecond)
 	c.advance(25 * time.Hour)
-	time.Sleep(300 * time.Millisecond)
-	h := k.Lists("ca")[0]
-	if !h.Current(c.now(), 0) {
-		t.Error("a file that is there and unchanged does not count after a day")
-	}
+	eventually(t, "a file that is there and unchanged counts after a day", func() bool { return k.Lists("ca")[0].Current(c.now(), 0) })
 }
 
 // TestShorterRefreshIsAsked: and the source is asked by it.
@@ -47,13 +42,8 @@ func TestShorterRefreshIsAsked(t *testing.T) {
 	p.Refresh = time.Minute
 	k.SetPlaces("ca", []Place{p})
 	before := o.asked.Load()
-	for range 10 {
-		c.advance(2 * time.Minute)
-		time.Sleep(50 * time.Millisecond)
-	}
-	if o.asked.Load() == before {
-		t.Error("never asked")
-	}
+	c.advance(20 * time.Minute)
+	eventually(t, "asked again", func() bool { return o.asked.Load() != before })
 }
 
 // TestRefusedListIsFetchedWhole: a list that was refused is not "not modified" later, when it may be taken.

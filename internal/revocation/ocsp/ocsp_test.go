@@ -162,12 +162,17 @@ func TestSingleFlight(t *testing.T) {
 	gate := make(chan struct{})
 	r.bend = func(*pkix.OCSPTemplate) { <-gate }
 	var work sync.WaitGroup
+	var asking atomic.Int64
 	for range 100 {
 		work.Go(func() {
+			asking.Add(1)
 			if a := client.Ask(t.Context(), q); a.Err != nil {
 				t.Error(a.Err)
 			}
 		})
+	}
+	for end := time.Now().Add(20 * time.Second); (asking.Load() < 100 || r.requests.Load() == 0) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(50 * time.Millisecond)
 	close(gate)

@@ -18,12 +18,12 @@ import (
 
 func shortOCSP(c *ca.Config) { c.OCSPLifetime = time.Minute } // the responder looks for what is due every 250 ms
 
-// until waits for a condition, 10 s at most.
+// until waits for a condition, 30 s at most.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for start := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(start) > 10*time.Second {
-			t.Fatalf("after 10 s: %s", what)
+		if time.Since(start) > 30*time.Second {
+			t.Fatalf("after 30 s: %s", what)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -310,12 +309,7 @@ func unknownCritical() []byte {
 // nowhere is an address that refuses connections.
 func nowhere(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
-	return "http://" + ln.Addr().String()
+	return "http://127.0.0.1:" + freePort(t)
 }
 
 // answers answers with octets.

@@ -62,7 +62,7 @@ func edgeStatus(t *testing.T, r ready, cert *tls.Certificate) int {
 	}
 	client := &http.Client{
 		Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true, ForceAttemptHTTP2: true},
-		Timeout:   10 * time.Second,
+		Timeout:   30 * time.Second,
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.Edge+"/hello", http.NoBody)
 	if err != nil {

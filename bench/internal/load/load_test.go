@@ -1,6 +1,8 @@
 package load_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -22,12 +24,7 @@ func startBare(t *testing.T, files pki.Files) string {
 	}
 	t.Cleanup(func() { origin.Close() })
 	go func() { _ = upstream.Serve(origin) }() // ends when the listener is closed
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := free.Addr().String()
-	free.Close()
+	addr := freeAddress(t)
 	done := make(chan error, 1)
 	go func() { done <- bare.Run(t.Context(), addr, "http://"+origin.Addr().String(), files) }()
 	t.Cleanup(func() {
@@ -35,7 +32,7 @@ func startBare(t *testing.T, files pki.Files) string {
 			t.Error(err)
 		}
 	})
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			c.Close()
@@ -45,6 +42,20 @@ func startBare(t *testing.T, files pki.Files) string {
 			t.Fatal(err)
 		}
 	}
+}
+
+// freeAddress is where nobody listens. Its port is below those that Linux gives to whoever asks for any.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			ln.Close()
+			return addr
+		}
+	}
+	t.Fatal("no port of a hundred between 20000 and 32000 is free")
+	return ""
 }
 
 // TestRun loads the bare proxy with each row for a moment: everything must succeed, and resume only where it should.

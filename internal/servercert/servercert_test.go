@@ -3,6 +3,7 @@ package servercert_test
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,9 +19,10 @@ import (
 	"sekisho/internal/testpki"
 )
 
+// write puts a file in place whole, so that nobody reads half of it.
 func write(t *testing.T, path string, data []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path)); err != nil {
 		t.Fatal(err)
 	}
 }

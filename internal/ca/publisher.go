@@ -145,8 +145,7 @@ func (a *Authority) Finish(ctx context.Context) error {
 		}
 		for n := range c.record.Shards {
 			if s := p.shard(shardKey{c.record.ID, n}); s.hasChanges() {
-				_, err := p.publish(ctx, c, s)
-				errs = append(errs, err)
+				errs = append(errs, p.publish(ctx, c, s))
 			}
 		}
 		if w := p.whole(c.record.ID); c.record.Shards > 1 && !w.has(w.changes.Load()) {
@@ -205,7 +204,7 @@ func (p *publisher) publishDue(ctx context.Context) time.Duration {
 					return 0
 				}
 				start := time.Now()
-				if _, err := p.publish(ctx, c, s); err != nil && ctx.Err() == nil {
+				if err := p.publish(ctx, c, s); err != nil && ctx.Err() == nil {
 					p.a.cfg.Logger.ErrorContext(ctx, "CRL not published", "ca", c.record.Name, "shard", n, "error", err)
 				}
 				end := time.Now()

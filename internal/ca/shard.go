@@ -102,13 +102,14 @@ func (s *shard) putBack(changes []change) {
 }
 
 // publish brings a shard up to date and signs its lists, unless somebody did meanwhile.
-func (p *publisher) publish(ctx context.Context, issuer *authorityCA, s *shard) (*lists, error) {
+func (p *publisher) publish(ctx context.Context, issuer *authorityCA, s *shard) error {
 	s.signing.Lock()
 	defer s.signing.Unlock()
-	return p.publishSigning(ctx, issuer, s)
+	_, err := p.publishSigning(ctx, issuer, s)
+	return err
 }
 
-// publishAsked is publish for anybody who asks: each try writes to the ledger, so who waited for one that failed does not
+// publishAsked is publish for anybody who asks and gets the lists: each try writes to the ledger, so who waited for one that failed does not
 // try too.
 func (p *publisher) publishAsked(ctx context.Context, issuer *authorityCA, s *shard) (*lists, error) {
 	s.signing.Lock()

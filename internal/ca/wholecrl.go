@@ -244,7 +244,7 @@ func (p *publisher) shardsForWhole(ctx context.Context, issuer *authorityCA, w *
 		if s.current.Load() != nil && !s.hasChanges() {
 			continue
 		}
-		if _, err := p.publish(ctx, issuer, s); err != nil {
+		if err := p.publish(ctx, issuer, s); err != nil {
 			return err
 		}
 	}

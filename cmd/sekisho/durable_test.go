@@ -79,8 +79,8 @@ func parsePEM(t *testing.T, text string) *x509.Certificate {
 }
 
 // TestInvariant08RevocationIsOnDiskBeforeTheAnswer has strace watch a revocation: between reading the request and
-// writing the answer the journal is synced, and then the write-ahead log. A thread that begins while strace attaches may
-// escape it, so three are revoked, once the first lists, which sync both files too, are published.
+// writing the answer the journal is synced, and then the write-ahead log. Three are revoked, once the first lists, which sync
+// both files too, are published.
 func TestInvariant08RevocationIsOnDiskBeforeTheAnswer(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skipf("strace is not installed: %v", err)
@@ -93,33 +93,13 @@ func TestInvariant08RevocationIsOnDiskBeforeTheAnswer(t *testing.T) {
 	}
 	waitUntil(t, "the lists of the root and of 16 shards are published", func() bool { return strings.Count(p.log.String(), "CRL published") >= 17 })
 	trace := filepath.Join(t.TempDir(), "trace")
-	strace := exec.Command("strace", "-f", "-y", "-s", "64", "-o", trace, "-e", "trace=fdatasync,fsync,read,write,recvfrom,sendto", "-p", fmt.Sprint(p.cmd.Process.Pid))
-	stderr := &logBuffer{}
-	strace.Stderr = stderr
-	if err := strace.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- strace.Wait() }()
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(stderr.String(), "attached"); time.Sleep(10 * time.Millisecond) {
-		select {
-		case err := <-ended:
-			t.Skipf("strace cannot attach here: %v %s", err, stderr)
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("strace does not attach: %s", stderr)
-		}
-	}
+	end := watch(t, p.cmd.Process.Pid, trace)
 	for _, id := range ids {
 		if status, env := p.api("DELETE", p.certificates()+"/"+id, nil); status != http.StatusOK {
 			t.Fatalf("revoke: %d %+v", status, env.Errors)
 		}
 	}
-	if err := strace.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	<-ended
+	end()
 	data, err := os.ReadFile(trace)
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +116,57 @@ func TestInvariant08RevocationIsOnDiskBeforeTheAnswer(t *testing.T) {
 	}
 	t.Logf("between request and answer: %q", answered)
 	p.stop()
+}
+
+// watch has strace follow every thread of a process until end. One that begins while strace attaches may escape it, with
+// the syncs that it makes: then strace attaches anew.
+func watch(t *testing.T, pid int, trace string) (end func()) {
+	t.Helper()
+	for range 20 {
+		strace := exec.Command("strace", "-f", "-y", "-s", "64", "-o", trace, "-e", "trace=fdatasync,fsync,read,write,recvfrom,sendto", "-p", fmt.Sprint(pid))
+		stderr := &logBuffer{}
+		strace.Stderr = stderr
+		if err := strace.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- strace.Wait() }()
+		end = func() {
+			_ = strace.Process.Signal(syscall.SIGINT) // it may have ended
+			<-ended
+		}
+		for deadline := time.Now().Add(30 * time.Second); !strings.Contains(stderr.String(), "attached"); time.Sleep(10 * time.Millisecond) {
+			select {
+			case err := <-ended:
+				t.Skipf("strace cannot attach here: %v %s", err, stderr)
+			default:
+			}
+			if time.Now().After(deadline) {
+				end()
+				t.Fatalf("strace does not attach: %s", stderr)
+			}
+		}
+		if everyThreadTraced(t, pid) {
+			return end
+		}
+		end()
+	}
+	t.Fatal("in 20 attempts strace did not attach to every thread")
+	return nil
+}
+
+func everyThreadTraced(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("no thread of %d: %v", pid, err)
+	}
+	for _, thread := range threads {
+		if status, err := os.ReadFile(thread); err == nil && bytes.Contains(status, []byte("TracerPid:\t0\n")) { // one that has ended is no matter
+			return false
+		}
+	}
+	return true
 }
 
 // syncsBeforeAnswer returns the completed syncs between the read of each DELETE and the write of its answer.

@@ -154,7 +154,7 @@ func (s *server) importCA(ctx context.Context, c *call, b importCABody) (importe
 		SignerCertificate: []byte(b.OCSPCertificate), SignerKey: []byte(b.OCSPKey),
 	})
 	if err != nil {
-		return importedCA{}, caError(err)
+		return importedCA{}, s.brokenOff(ctx, err)
 	}
 	return importedCA{s.caObject(result.CA), result.Revoked}, notInForce(s.CAsChanged(ctx))
 }
@@ -179,6 +179,14 @@ func caError(err error) error {
 	r := refuse(http.StatusBadRequest, codeConflict, strings.TrimPrefix(text, "store: "))
 	r.noRetry, r.cause = true, err
 	return r
+}
+
+// brokenOff is caError for a change of which a part may be stored: the hosts work by what the CAs are now.
+func (s *server) brokenOff(ctx context.Context, err error) error {
+	if _, invalid := errors.AsType[*ca.RequestError](err); !invalid && !errors.Is(err, ca.ErrNotFound) {
+		err = errors.Join(err, s.CAsChanged(context.WithoutCancel(ctx)))
+	}
+	return caError(err)
 }
 
 // rotateBody asks for a new issuing CA.
@@ -208,7 +216,7 @@ func (s *server) rotateCA(ctx context.Context, c *call, b rotateBody) (rotationO
 		Actor: c.caller.Name, KeyType: pkix.KeyType(b.KeyType), Subject: b.Subject, Root: b.Root, RootSubject: b.RootSubject, DryRun: b.DryRun,
 	})
 	if err != nil {
-		return rotationObject{}, caError(err)
+		return rotationObject{}, s.brokenOff(ctx, err)
 	}
 	o := rotationObject{DryRun: b.DryRun, New: s.caObjects(r.New), Retired: s.caObjects(r.Retired), Cross: []extraObject{}}
 	for _, cert := range r.Cross {
@@ -247,7 +255,7 @@ func (s *server) importCRL(ctx context.Context, c *call, b importCRLBody) (noted
 	}
 	r, err := s.Authority.ImportCRL(ctx, ca.ImportCRLRequest{Actor: c.caller.Name, CA: c.path("name"), ZoneID: b.Zone, CRL: []byte(b.CRL)})
 	if err != nil {
-		return noted{}, caError(err)
+		return noted{}, s.brokenOff(ctx, err)
 	}
 	answer := noted{result: importedCRL{
 		CA: r.Name, Number: r.List.Number, ThisUpdate: stamp(r.List.ThisUpdate), Entries: r.Entries, Revoked: r.Revoked, Reactivated: r.Reactivated,
@@ -290,7 +298,7 @@ func (s *server) putTrust(ctx context.Context, c *call, b trustBody) (noted, err
 	}
 	r, err := s.Authority.SetTrust(ctx, ca.TrustRequest{Actor: c.caller.Name, CA: c.path("name"), Trusted: *b.Trusted})
 	if err != nil {
-		return noted{}, caError(err)
+		return noted{}, s.brokenOff(ctx, err)
 	}
 	answer := noted{result: s.caObject(r.CA)}
 	for _, name := range r.Above {

@@ -196,11 +196,12 @@ func (s *server) revokeCertificate(ctx context.Context, c *call, req revokeBody)
 			ID: c.path("id"), ZoneID: z.ID, Actor: c.caller.Name, Reason: reason, InvalidityDate: since,
 		})
 	}
+	changed := s.caMayHaveChanged(ctx, row) // after an error too: it may be stored
 	if err != nil {
-		return certificateObject{}, certificateError(c, row, err)
+		return certificateObject{}, certificateError(c, row, errors.Join(err, changed))
 	}
-	if err := s.caMayHaveChanged(ctx, row); err != nil {
-		return certificateObject{}, err
+	if changed != nil {
+		return certificateObject{}, notInForce(changed)
 	}
 	return pendingObject(row, "pending_revocation")
 }
@@ -258,11 +259,12 @@ func (s *server) reactivateCertificate(ctx context.Context, c *call, req reactiv
 		return certificateObject{}, invalid("/reactivate", "reactivate: only true is possible; DELETE revokes")
 	}
 	row, err := s.Authority.Reactivate(ctx, ca.ChangeRequest{ID: c.path("id"), ZoneID: z.ID, Actor: c.caller.Name})
+	changed := s.caMayHaveChanged(ctx, row) // after an error too: it may be stored
 	if err != nil {
-		return certificateObject{}, certificateError(c, row, err)
+		return certificateObject{}, certificateError(c, row, errors.Join(err, changed))
 	}
-	if err := s.caMayHaveChanged(ctx, row); err != nil {
-		return certificateObject{}, err
+	if changed != nil {
+		return certificateObject{}, notInForce(changed)
 	}
 	return pendingObject(row, "pending_reactivation")
 }
@@ -272,7 +274,7 @@ func (s *server) caMayHaveChanged(ctx context.Context, row ca.Certificate) error
 	if !s.Authority.CertifiesCA(row.CertID()) {
 		return nil
 	}
-	return notInForce(s.CAsChanged(ctx))
+	return s.CAsChanged(context.WithoutCancel(ctx))
 }
 
 // certificateError says which certificate, what its state is and what can be done. row is the certificate's state

@@ -57,6 +57,7 @@ type api struct {
 	siteChanged atomic.Int64
 	siteError   atomic.Pointer[string]
 	diskFull    atomic.Bool // writes of the store fail
+	lateError   atomic.Bool // they fail when they are stored
 	hosts       atomic.Pointer[[]*site.Host]
 }
 
@@ -104,6 +105,9 @@ func (a *api) onSiteChanged(context.Context) error {
 func (a *api) onWrite(point string) error {
 	if a.diskFull.Load() && point == "before-commit" {
 		return fmt.Errorf("secret detail: %w", store.ErrDiskFull)
+	}
+	if a.lateError.Load() && point == "after-commit" {
+		return errors.New("the answer of the disk is lost")
 	}
 	return nil
 }

@@ -45,18 +45,31 @@ func openReader(path string, conns int) (*reader, error) {
 	return &reader{path: path, db: db, streams: streams, stmts: map[string]*sql.Stmt{}}, nil
 }
 
+// prepare holds no lock while it waits for a connection: those that are prepared already have theirs.
 func (r *reader) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if st := r.stmts[query]; st != nil {
+	if st := r.prepared(query, nil); st != nil {
 		return st, nil
 	}
 	st, err := r.db.PrepareContext(ctx, query) //nolint:sqlclosecheck // kept for the next caller; close closes it
 	if err != nil {
 		return nil, explain(r.path, err)
 	}
-	r.stmts[query] = st
-	return st, nil
+	return r.prepared(query, st), nil
+}
+
+// prepared is the statement of a query, which is fresh where there is none yet.
+func (r *reader) prepared(query string, fresh *sql.Stmt) *sql.Stmt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := r.stmts[query]
+	switch {
+	case st == nil && fresh != nil:
+		r.stmts[query] = fresh
+		return fresh
+	case fresh != nil:
+		_ = fresh.Close() // somebody was faster
+	}
+	return st
 }
 
 // get reads one row into dest; sql.ErrNoRows when there is none.

@@ -50,7 +50,7 @@ func (r *reader) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	if st := r.prepared(query, nil); st != nil {
 		return st, nil
 	}
-	st, err := r.db.PrepareContext(ctx, query) //nolint:sqlclosecheck // kept for the next caller; close closes it
+	st, err := r.db.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, explain(r.path, err)
 	}

@@ -126,6 +126,37 @@ func TestFailureThatComesBackIsLogged(t *testing.T) {
 	}
 }
 
+// TestInvariant06ChangeWithinOneTick: a pair that has the sizes and the times of the one before is seen all the same.
+func TestInvariant06ChangeWithinOneTick(t *testing.T) {
+	authority := testpki.NewCA(t)
+	first, second := authority.Server("a.test"), authority.Server("a.test")
+	for len(second.CertPEM) != len(first.CertPEM) || len(second.KeyPEM) != len(first.KeyPEM) {
+		second = authority.Server("a.test") // signatures differ in length
+	}
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	tick := time.Now().Truncate(time.Second)
+	put := func(pair testpki.Leaf) {
+		write(t, certFile, pair.CertPEM)
+		write(t, keyFile, pair.KeyPEM)
+		if err := errors.Join(os.Chtimes(certFile, tick, tick), os.Chtimes(keyFile, tick, tick)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(first)
+	source, err := servercert.FromFiles(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &servercert.Manager{Logger: slog.New(slog.DiscardHandler)}
+	m.SetSources([]*servercert.Source{source})
+	put(second)
+	servercert.RefreshAll(m, t.Context())
+	if !source.Leaf().Equal(second.Cert) {
+		t.Error("the first pair is still served")
+	}
+}
+
 func TestFromFilesNamesTheFile(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := servercert.FromFiles(filepath.Join(dir, "no.pem"), "x"); err == nil || !strings.Contains(err.Error(), "no.pem") {

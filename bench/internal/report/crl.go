@@ -176,15 +176,13 @@ func (c CRL) handshakeLine(b *strings.Builder, l Listed) {
 		fmt.Fprintf(b, "| %s | %s | – | – | – | – | – | – | – | – | – | %s |\n", name, entries(l.Entries), oneLine(l.Error))
 		return
 	}
-	rate, cpu := l.over(load.Result.Rate), l.over(load.Result.CPU)
 	nginx := c.listed(load.FullNew, "nginx", l.Entries)
 	memory := func(figure func(proc.Memory) int64) string {
 		return fmt.Sprintf("%.1f", over(l.Memory, func(m proc.Memory) float64 { return mib(figure(m)) }).mid)
 	}
 	fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %.2f / %.2f | %.0f%% | %s, %s | %s, %s | %s |\n", name, entries(l.Entries),
-		rate.text("%.0f"), ratio(rate.mid, nginx.over(load.Result.Rate).mid),
-		cpu.text("%.1f"), ratio(nginx.over(load.Result.CPU).mid, cpu.mid),
-		ratio(c.listed(l.Row, l.Server, NoList).over(load.Result.CPU).mid, cpu.mid),
+		l.over(load.Result.Rate).text("%.0f"), l.beside(nginx.Cell, faster),
+		l.over(load.Result.CPU).text("%.1f"), l.beside(nginx.Cell, cheaper), l.beside(c.listed(l.Row, l.Server, NoList).Cell, cheaper),
 		l.over(func(r load.Result) float64 { return r.P50 }).mid, l.over(func(r load.Result) float64 { return r.P99 }).mid,
 		100*l.over(func(r load.Result) float64 { return r.ServerCPU / r.Seconds }).mid,
 		memory(func(m proc.Memory) int64 { return m.PSS }), memory(func(m proc.Memory) int64 { return m.PSSAnon }),

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -79,6 +80,25 @@ func (s spread) text(format string) string {
 // over collects one figure of each run.
 func (c Cell) over(figure func(load.Result) float64) spread { return over(c.Runs, figure) }
 
+// beside is the median, with its extremes, of the ratios to another server round by round: the machine is as fast for the one
+// as for the other in the same minute, and may be half as fast in the next.
+func (c Cell) beside(base Cell, ratio func(own, other load.Result) float64) string {
+	var ratios []float64
+	for i := range min(len(c.Runs), len(base.Runs)) {
+		if x := ratio(c.Runs[i], base.Runs[i]); x > 0 && !math.IsInf(x, 0) {
+			ratios = append(ratios, x)
+		}
+	}
+	if len(ratios) == 0 {
+		return "–"
+	}
+	return over(ratios, func(x float64) float64 { return x }).text("%.2f")
+}
+
+func faster(own, other load.Result) float64 { return own.Rate() / other.Rate() }
+
+func cheaper(own, other load.Result) float64 { return other.CPU() / own.CPU() }
+
 func over[T any](runs []T, figure func(T) float64) spread {
 	var v []float64
 	for _, r := range runs {
@@ -98,8 +118,8 @@ func (r Report) Markdown(w io.Writer) error {
 	b.WriteString(`
 The server alone on CPU 0 (taskset, GOMAXPROCS=1, one worker), load generator and upstream on CPU 1. **µs CPU** is the
 server's own CPU time for each operation, children included: it holds when the rate sags. **× bare** is the ratio to
-` + "`httputil.ReverseProxy` behind `RequireAndVerifyClientCert`" + ` in the same run: above 1.00 is faster, cheaper. A handshake
-counts only once the server has answered our close_notify with its own end of stream.
+` + "`httputil.ReverseProxy` behind `RequireAndVerifyClientCert`" + ` in the same round, the median of the rounds: above 1.00 is
+faster, cheaper. A handshake counts only once the server has answered our close_notify with its own end of stream.
 
 `)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
@@ -127,11 +147,9 @@ func (r Report) line(b *strings.Builder, c Cell) {
 		fmt.Fprintf(b, "| %s | – | – | – | – | – | – | %s |\n", c.Server, oneLine(c.Error))
 		return
 	}
-	rate, cpu := c.over(load.Result.Rate), c.over(load.Result.CPU)
 	base := r.find(c.Row, Baseline(c.Row))
 	fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %.2f / %.2f | %.0f%% | %s |\n", c.Server,
-		rate.text("%.0f"), ratio(rate.mid, base.over(load.Result.Rate).mid),
-		cpu.text("%.1f"), ratio(base.over(load.Result.CPU).mid, cpu.mid),
+		c.over(load.Result.Rate).text("%.0f"), c.beside(base, faster), c.over(load.Result.CPU).text("%.1f"), c.beside(base, cheaper),
 		c.over(func(r load.Result) float64 { return r.P50 }).mid, c.over(func(r load.Result) float64 { return r.P99 }).mid,
 		100*c.over(func(r load.Result) float64 { return r.ServerCPU / r.Seconds }).mid, c.note())
 }

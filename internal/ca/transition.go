@@ -49,6 +49,9 @@ func (a *Authority) Revoke(ctx context.Context, req RevokeRequest) (Certificate,
 	if t.InvalidityDate.After(t.At) {
 		return Certificate{}, invalid("invalidity_date", "%s is in the future", t.InvalidityDate.UTC().Format(time.RFC3339))
 	}
+	if t.InvalidityDate.UTC().Year() < 1 { // a list with it could not be signed
+		return Certificate{}, invalid("invalidity_date", "it is before the year 1")
+	}
 	row, n, err := a.change(ctx, t, req.Actor, "certificate.revoke")
 	a.counters.revoked.Add(int64(n))
 	return row, err

@@ -518,6 +518,31 @@ func TestRevokedDelegate(t *testing.T) {
 	}
 }
 
+// TestRevokedDelegateOfBefore: what a signer of our own making has signed is given no more when it is revoked, also where
+// another signs by now.
+func TestRevokedDelegateOfBefore(t *testing.T) {
+	f := newCA(t, pkix.ECDSAP256)
+	row, other := f.issue("x"), f.issue("y")
+	before := f.delegate(other)
+	f.clock.Add(int64(before.NotAfter.AddDate(0, 0, -10).Add(-5 * time.Minute).Sub(f.cfg.Now())))
+	f.askGood(row)
+	f.clock.Add(int64(10 * time.Minute)) // another is due, and the answer not half over
+	if f.delegate(other).Equal(before) {
+		t.Fatal("no other signer")
+	}
+	old, err := f.store.CertificateByID(t.Context(), pkix.CertID{Issuer: row.IssuerKey, Serial: pkix.SerialOf(before.SerialNumber)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Revoke(t.Context(), ca.RevokeRequest{ID: old.ID, Actor: "test", Reason: pkix.KeyCompromise}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := pkix.ParseOCSPResponse(f.ask(row).DER)
+	if err != nil || len(r.Certificates) != 1 || r.Certificates[0].Equal(before) {
+		t.Errorf("what the signer that is revoked has signed is given, %v", err)
+	}
+}
+
 // TestSignerChangesMeanwhile: an answer that the signer before was making when another came in force is given to nobody
 // after that, also where it came in force with an error.
 func TestSignerChangesMeanwhile(t *testing.T) {

@@ -57,12 +57,10 @@ func (s *ocspSigners) drop(row Certificate) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own, found := s.by[row.CAID]
-	if !found || pkix.SerialOf(own.cert.SerialNumber) != row.Serial {
-		return false
+	if own, found := s.by[row.CAID]; found && pkix.SerialOf(own.cert.SerialNumber) == row.Serial {
+		delete(s.by, row.CAID)
 	}
-	delete(s.by, row.CAID)
-	return true
+	return row.Profile == profileOCSP // of one before it, too, there may be answers
 }
 
 // get returns the delegate of a CA. When a new one cannot be made, the old one serves until its end. While the responder

@@ -47,7 +47,6 @@ func TestInvariant02RevocationCutsLiveConnections(t *testing.T) {
 		t.Fatalf("%v\n%s", err, p.log)
 	}
 	var times cutTimes
-	crowded, disk := crowding(t), syncing(t, p.dir)
 	for first := 0; first < certificates; first += perRound {
 		for i := first; i < first+perRound; i++ {
 			cutOne(t, p, ids[i], conns[i], &times)
@@ -62,12 +61,15 @@ func TestInvariant02RevocationCutsLiveConnections(t *testing.T) {
 	}
 	t.Logf("%d connections of %d certificates, from the API request to the close:\n%s", certificates*perCertificate, certificates, &times)
 	limit := 50 * time.Millisecond
-	if !long() {
+	if !long() || raceEnabled {
 		limit = time.Second // the other packages' tests run beside this one, on the same processors
 	}
-	disk = max(disk, syncing(t, p.dir)) // a revocation waits for two syncs
-	within(t, "p50", percentile(times.all, 50), max(50*time.Millisecond, 4*disk), crowded)
-	within(t, "p99", percentile(times.all, 99), limit, crowded)
+	if p50 := percentile(times.all, 50); p50 > 50*time.Millisecond && !raceEnabled {
+		t.Errorf("p50 %v is above 50ms", p50)
+	}
+	if p99 := percentile(times.all, 99); p99 > limit {
+		t.Errorf("p99 %v is above %v", p99, limit)
+	}
 	waitUntil(t, "the upstream sees every transfer aborted", func() bool { return o.aborted.Load() >= countKinds(conns, "download", "upload", "http2-stream") })
 	p.stop()
 }

@@ -75,28 +75,6 @@ func crowding(t *testing.T) float64 {
 	return max(float64(time.Since(begin))/float64(threadTime(t)-used), 1)
 }
 
-// syncing is how long the disk takes now to sync a little, at worst: crowding does not show that others write.
-func syncing(t *testing.T, dir string) (worst time.Duration) {
-	t.Helper()
-	f, err := os.CreateTemp(dir, "syncing")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	for range 10 {
-		begin := time.Now()
-		if _, err := f.Write(make([]byte, 4096)); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Sync(); err != nil {
-			t.Fatal(err)
-		}
-		worst = max(worst, time.Since(begin))
-	}
-	return worst
-}
-
 func threadTime(t *testing.T) time.Duration {
 	t.Helper()
 	var r syscall.Rusage

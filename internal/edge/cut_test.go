@@ -221,7 +221,7 @@ func TestInvariant02RevocationCutsOnlyThatCertificate(t *testing.T) {
 	if n := c.revoke(bad); n != len(cut) {
 		t.Errorf("%d connections cut, want %d", n, len(cut))
 	}
-	if took := time.Since(start); took > 5*time.Second { // it is milliseconds on a machine of its own
+	if took := time.Since(start); took > time.Second {
 		t.Errorf("the cut took %v", took)
 	}
 	for _, w := range cut {
@@ -461,7 +461,7 @@ func TestClosers(t *testing.T) {
 	if !l.run(&work, "revoked", 5*time.Millisecond) {
 		t.Error("nothing ran")
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > time.Second {
 		t.Errorf("waited %v for a function that hangs", took)
 	}
 	l.register(func(reason string) {

@@ -128,7 +128,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 				if resp.StatusCode != http.StatusGatewayTimeout || !strings.Contains(string(text), "did not answer in time") {
 					t.Errorf("%s, HTTP/2 %v, %T: status %d, %q", scheme, h2, body, resp.StatusCode, text)
 				}
-				if took := time.Since(start); took < limit || took > 10*time.Second {
+				if took := time.Since(start); took < limit || took > 10*limit {
 					t.Errorf("%s, HTTP/2 %v, %T: %v", scheme, h2, body, took)
 				}
 			}
@@ -431,42 +431,49 @@ func TestClientThatLeavesEndsTheUpstreamRequest(t *testing.T) {
 		<-r.Context().Done()
 		ended <- time.Now()
 	})
+	leave := func(f *front, h2 bool, path string) time.Duration {
+		began = make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		method, body := http.MethodGet, io.Reader(nil)
+		pr, pw := io.Pipe()
+		if path == "/upload" {
+			method, body = http.MethodPost, pr
+			go func() { _, _ = io.WriteString(pw, "part") }()
+		}
+		req, err := http.NewRequestWithContext(ctx, method, "https://a.example"+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if resp, err := f.client("a.example", nil, h2).Do(req); err == nil {
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
+		}()
+		<-began
+		time.Sleep(10 * time.Millisecond)
+		left := time.Now()
+		cancel()
+		_ = pw.CloseWithError(context.Canceled)
+		select {
+		case at := <-ended:
+			return at.Sub(left)
+		case <-time.After(20 * time.Second):
+			t.Fatalf("HTTP/2 %v, %s: the origin never heard", h2, path)
+			return 0
+		}
+	}
 	for _, scheme := range []string{"http", "h2c"} {
 		f := newFront(t, ca, frontHost(ca, "a.example", site.Off, strings.Replace(o.URL, "http", scheme, 1)))
 		for _, h2 := range []bool{false, true} {
 			for _, path := range []string{"/wait", "/stream", "/upload"} {
-				began = make(chan struct{})
-				ctx, cancel := context.WithCancel(t.Context())
-				method, body := http.MethodGet, io.Reader(nil)
-				pr, pw := io.Pipe()
-				if path == "/upload" {
-					method, body = http.MethodPost, pr
-					go func() { _, _ = io.WriteString(pw, "part") }()
+				best := time.Hour // of three: others may use the machine
+				for n := 0; n < 3 && best > 50*time.Millisecond; n++ {
+					best = min(best, leave(f, h2, path))
 				}
-				req, err := http.NewRequestWithContext(ctx, method, "https://a.example"+path, body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var returned atomic.Bool
-				go func() {
-					defer returned.Store(true)
-					if resp, err := f.client("a.example", nil, h2).Do(req); err == nil {
-						_, _ = io.Copy(io.Discard, resp.Body)
-						_ = resp.Body.Close()
-					}
-				}()
-				<-began
-				time.Sleep(10 * time.Millisecond)
-				left := time.Now()
-				cancel()
-				_ = pw.CloseWithError(context.Canceled)
-				select {
-				case at := <-ended:
-					if took := at.Sub(left); took > 500*time.Millisecond { // it is a millisecond on a machine of its own
-						t.Errorf("%s, HTTP/2 %v, %s: the origin heard after %v", scheme, h2, path, took)
-					}
-				case <-time.After(20 * time.Second):
-					t.Fatalf("%s, HTTP/2 %v, %s: the origin never heard", scheme, h2, path)
+				if best > 50*time.Millisecond {
+					t.Errorf("%s, HTTP/2 %v, %s: the origin heard after %v", scheme, h2, path, best)
 				}
 			}
 		}

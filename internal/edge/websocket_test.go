@@ -124,7 +124,7 @@ func TestWebSocketEchoAndCut(t *testing.T) {
 	start := time.Now()
 	f.revoke(leaf)
 	wantPolicyViolation(t, r)
-	if took := time.Since(start); took > 2*time.Second { // it is milliseconds on a machine of its own
+	if took := time.Since(start); took > time.Second {
 		t.Errorf("cut took %v", took)
 	}
 	select {

@@ -161,8 +161,8 @@ func TestCRL(t *testing.T) {
 			}
 			break
 		}
-		if time.Since(start) > 10*time.Second {
-			t.Fatal("ten seconds after the revocation the old list is still served")
+		if time.Since(start) > time.Second {
+			t.Fatal("a second after the revocation the old list is still served")
 		}
 	}
 }

@@ -179,27 +179,37 @@ func TestUnsolicitedToWaiter(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	for _, stage := range []string{"header", "body"} {
-		closed := make(chan time.Time, 1)
-		o := newRawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
-			readHead(r)
-			if stage == "body" {
-				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhi")
-			}
-			r.ReadByte()
-			closed <- time.Now()
-		})
-		tr := newTransport(t, Config{URLs: []string{o.url}})
-		ctx, cancel := context.WithCancel(t.Context())
-		var at time.Time
-		time.AfterFunc(50*time.Millisecond, func() { at = time.Now(); cancel() })
-		_, _, err := fetch(tr, newRequest(t, "GET", nil).WithContext(ctx))
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: error %v", stage, err)
+		best := time.Hour // of three: others may use the machine
+		for n := 0; n < 3 && best > 50*time.Millisecond; n++ {
+			best = min(best, cancelTakes(t, stage))
 		}
-		if d := (<-closed).Sub(at); d > 500*time.Millisecond { // it is a millisecond on a machine of its own
-			t.Errorf("%s: closed after %v", stage, d)
+		if best > 50*time.Millisecond {
+			t.Errorf("%s: closed after %v", stage, best)
 		}
 	}
+}
+
+// cancelTakes cancels a request at a stage of its answer and returns how long after that the origin's connection is closed.
+func cancelTakes(t *testing.T, stage string) time.Duration {
+	t.Helper()
+	closed := make(chan time.Time, 1)
+	o := newRawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		readHead(r)
+		if stage == "body" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhi")
+		}
+		r.ReadByte()
+		closed <- time.Now()
+	})
+	tr := newTransport(t, Config{URLs: []string{o.url}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var at time.Time
+	time.AfterFunc(50*time.Millisecond, func() { at = time.Now(); cancel() })
+	_, _, err := fetch(tr, newRequest(t, "GET", nil).WithContext(ctx))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%s: error %v", stage, err)
+	}
+	return (<-closed).Sub(at)
 }
 
 func TestHeaderTimeout(t *testing.T) {
@@ -253,7 +263,7 @@ func TestHeaderTimeout(t *testing.T) {
 	if !errors.As(err, &e) || e.Op != OpTimeout || !e.Timeout() {
 		t.Errorf("slow header: %v", err)
 	}
-	if d := time.Since(start); d < limit || d > 10*time.Second {
+	if d := time.Since(start); d < limit || d > 2*limit {
 		t.Errorf("timed out after %v", d)
 	}
 }
@@ -281,7 +291,7 @@ func TestStuckOrigin(t *testing.T) {
 			if !ok || e.Op != OpTimeout || errors.Is(err, context.DeadlineExceeded) && req.Context().Err() != nil {
 				t.Errorf("%s to %s: %v", what, proxied, err)
 			}
-			if took := time.Since(start); took > 10*time.Second {
+			if took := time.Since(start); took > 10*limit {
 				t.Errorf("%s to %s: %v", what, proxied, took)
 			}
 		}
